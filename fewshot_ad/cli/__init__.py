@@ -1,0 +1,101 @@
+"""The command line: one file per command, imported when that command runs, so that help is quick."""
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from fewshot_ad import __version__
+
+COMMANDS = {
+    "eval": "Evaluate methods on episodes of unseen classes: a table, result rows, overlays.",
+    "train": "Meta-train a method on known classes and save a checkpoint.",
+    "data": "List, check and export datasets.",
+    "episodes": "Manifests: which normal images are the support of each class and seed.",
+    "methods": "List the methods, and the parameters of each.",
+    "backbones": "List the backbones, and where their weights come from.",
+}
+INTERRUPTED = 130
+USER_ERROR = 2
+
+
+class Commands(TyperGroup):
+    """Imports a command late, and says what the user can mend in one line on stderr, exit code 2."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+        """The command itself in place of the entry that only the help page needs."""
+        name, _, rest = super().resolve_command(ctx, args)
+        return name, load_command(str(name)), rest
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Run a command and exit with its code; a bug keeps its traceback."""
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except (KeyboardInterrupt, typer.Abort):
+            code = INTERRUPTED
+        except Exception as error:
+            code = _report(error)
+        if code == INTERRUPTED:
+            sys.stderr.write("interrupted: what was finished is kept; the same command goes on there\n")
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def load_command(name: str) -> Any:  # noqa: ANN401
+    """The command behind a name, from the file of that name."""
+    return typer.main.get_command(import_module(f"{__name__}.{name}").app)
+
+
+def _report(error: Exception) -> int:
+    """Print the one line of an error that the user caused; raise every other error again."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()  # pyright: ignore[reportAttributeAccessIssue]
+        return USER_ERROR
+    usage = getattr(error, "format_message", None)  # typer's own errors: their base has no public name
+    if usage is not None:
+        return _print_error(usage())
+    from fewshot_ad.api import FewShotError  # here, because it imports torch
+
+    if isinstance(error, FewShotError):
+        return _print_error(str(error))
+    raise error
+
+
+def _print_error(message: str) -> int:
+    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    return USER_ERROR
+
+
+app = typer.Typer(
+    name="fewshot-ad",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Few-shot anomaly detection: a few normal images of an unseen product, and its defects are found."""
+
+
+def main() -> None:
+    """Entry point of ``fewshot-ad``."""
+    app()

@@ -1,0 +1,105 @@
+"""``fewshot-ad methods``: what can be run, from which paper, with which parameters."""
+
+import json
+import re
+import sys
+from dataclasses import dataclass, fields, is_dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from fewshot_ad.api import Method
+
+app = typer.Typer(invoke_without_command=True)
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What the list says of a method; paper, year and address are read from its docstring."""
+
+    name: str
+    track: str
+    min_shots: int
+    title: str
+    year: str
+    url: str
+
+
+@app.callback()
+def list_command(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the methods; `show NAME` prints the parameters of one."""
+    if context.invoked_subcommand is not None:
+        return
+    from fewshot_ad.methods import list_methods, load_method
+
+    cards = [describe(name, load_method(name)) for name in list_methods()]
+    if as_json:
+        typer.echo(json.dumps([vars(card) for card in cards], indent=2))
+        return
+    table = Table("method", "track", "min shots", "year", "what it is")
+    for card in cards:
+        what = f"{card.title}\n[dim]{card.url}[/dim]"
+        table.add_row(card.name, card.track, str(card.min_shots), card.year, what)
+    Console().print(table)
+
+
+@app.command("show")
+def show_command(
+    name: Annotated[str, typer.Argument(help="A name from the list, or package.module:Class.")],
+    as_json: AsJson = False,
+) -> None:
+    """Print the parameters of one method with their types and defaults, as `--set` takes them."""
+    from fewshot_ad.methods import load_method
+
+    method = load_method(name)
+    card = describe(name, method)
+    rows = list(parameters(method))
+    if as_json:
+        listed = [dict(zip(("name", "type", "default"), row, strict=True)) for row in rows]
+        typer.echo(json.dumps({**vars(card), "parameters": listed}, indent=2))
+        return
+    typer.echo(documentation(method))
+    table = Table("parameter", "type", "default")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def describe(name: str, method: "Method") -> Card:
+    """The card of a method, from its class and its docstring."""
+    text = documentation(method)
+    year = re.search(r"\b(?:19|20)\d\d\b", text)
+    url = re.search(r"https?://[^\s>)\]`,]+", text)
+    return Card(
+        name=name,
+        track=method.track,
+        min_shots=method.min_shots,
+        title=text.splitlines()[0] if text else "",
+        year=year.group() if year else "",
+        url=url.group().rstrip(".") if url else "",
+    )
+
+
+def documentation(method: "Method") -> str:
+    """The docstrings of the method's module and class, in this order."""
+    module = sys.modules[type(method).__module__].__doc__ or ""
+    own = type(method).__doc__ or ""
+    return "\n\n".join(text.strip() for text in (module, own) if text.strip())
+
+
+def parameters(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:  # noqa: ANN401
+    """Name, type and default of every field of a method; those of a nested dataclass are dotted."""
+    rows: list[tuple[str, str, str]] = []
+    for entry in fields(settings):
+        value = getattr(settings, entry.name)
+        if is_dataclass(value):
+            rows += parameters(value, f"{prefix}{entry.name}.")
+        else:
+            annotation = entry.type
+            kind = annotation.__name__ if type(annotation) is type else str(annotation)
+            rows.append((prefix + entry.name, kind, repr(value)))
+    return rows

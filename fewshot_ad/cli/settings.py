@@ -1,0 +1,136 @@
+"""The values of options: shots, seeds, and ``--set name=value`` typed by the fields of a method."""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from fewshot_ad.api import FewShotError
+
+BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of an unknown name: the nearest known one, or all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def parse_shots(text: str) -> list[int | Literal["full"]]:
+    """``"1,4,full"`` as a list in the order given, without repeats."""
+    return list(dict.fromkeys(_shots(item.strip()) for item in text.split(",")))
+
+
+def _shots(item: str) -> int | Literal["full"]:
+    if item == "full":
+        return "full"
+    if not item.isdecimal():
+        raise FewShotError(
+            f"--shots: '{item}' is not a number of images; give 0, 1, 2 ... or full, separated by commas"
+        )
+    return int(item)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """``"5"`` is the seeds 0 to 4, ``"7,"`` the seed 7 alone, ``"0,3,9"`` a list."""
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items or not all(item.isdecimal() for item in items):
+        raise FewShotError(f"--seeds: '{text}' is neither a count (5) nor a list of seeds (0,3,9)")
+    if "," in text:
+        return list(dict.fromkeys(map(int, items)))
+    if int(items[0]) == 0:
+        raise FewShotError("--seeds: 0 seeds leave nothing to do; give 1 or more, or a list such as 0,")
+    return list(range(int(items[0])))
+
+
+def with_settings(method: Any, pairs: Iterable[str]) -> Any:  # noqa: ANN401
+    """A copy of a method with ``name=value`` pairs set; a dotted name reaches a nested dataclass.
+
+    Raises:
+        FewShotError: a pair without ``=``, an unknown name, or a value of another type.
+    """
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise FewShotError(f"--set {pair}: expected name=value")
+        method = _with_setting(method, name.strip(), text.strip(), pair)
+    return method
+
+
+def _with_setting(owner: Any, name: str, text: str, pair: str) -> Any:  # noqa: ANN401
+    head, _, rest = name.partition(".")
+    names = [field.name for field in fields(owner) if field.init]
+    if head not in names:
+        raise FewShotError(
+            f"--set {pair}: {type(owner).__name__} has no parameter '{head}'; {nearest(head, names)}"
+        )
+    current = getattr(owner, head)
+    if rest and is_dataclass(current):
+        return replace(owner, **{head: _with_setting(current, rest, text, pair)})
+    if rest or is_dataclass(current):
+        raise FewShotError(f"--set {pair}: {_how_to_set(head, current)}")
+    annotation = get_type_hints(type(owner))[head]
+    return _replaced(owner, head, typed(text, annotation, f"--set {pair}"), pair)
+
+
+def _how_to_set(head: str, current: Any) -> str:  # noqa: ANN401
+    if not is_dataclass(current):
+        return f"'{head}' has no parts"
+    return f"'{head}' has parts: {', '.join(f'{head}.{field.name}' for field in fields(current))}"
+
+
+def _replaced(owner: Any, name: str, value: Any, pair: str) -> Any:  # noqa: ANN401
+    try:
+        return replace(owner, **{name: value})
+    except FewShotError as error:
+        raise FewShotError(f"--set {pair}: {error}") from error
+
+
+def typed(text: str, annotation: Any, what: str) -> Any:  # noqa: ANN401
+    """``text`` as a value of an annotation: numbers, booleans, choices, optionals and tuples of them.
+
+    Raises:
+        FewShotError: ``text`` is no such value; the line starts with ``what``.
+    """
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return _typed_optional(text, get_args(annotation), what)
+    if origin is Literal:
+        choices = {str(choice): choice for choice in get_args(annotation)}
+        if text not in choices:
+            raise FewShotError(f"{what}: '{text}' is no choice; {nearest(text, choices)}")
+        return choices[text]
+    if origin is tuple:
+        return _typed_tuple(text, get_args(annotation), what)
+    return _typed_scalar(text, annotation, what)
+
+
+def _typed_optional(text: str, options: tuple[Any, ...], what: str) -> Any:  # noqa: ANN401
+    if text.lower() == "none" and NoneType in options:
+        return None
+    *others, last = [option for option in options if option is not NoneType]
+    for option in others:
+        try:
+            return typed(text, option, what)
+        except FewShotError:
+            continue
+    return typed(text, last, what)
+
+
+def _typed_tuple(text: str, options: tuple[Any, ...], what: str) -> tuple[Any, ...]:
+    items = [item.strip() for item in text.strip("()").split(",") if item.strip()]
+    if options[-1:] == (...,):
+        options = options[:1] * len(items)
+    if len(items) != len(options):
+        raise FewShotError(f"{what}: expected {len(options)} values separated by commas")
+    return tuple(typed(item, option, what) for item, option in zip(items, options, strict=True))
+
+
+def _typed_scalar(text: str, kind: Any, what: str) -> Any:  # noqa: ANN401
+    try:
+        return BOOLEANS[text.lower()] if kind is bool else kind(text)
+    except (KeyError, ValueError, TypeError):
+        wanted = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise FewShotError(f"{what}: expected {wanted.get(kind, kind)}") from None

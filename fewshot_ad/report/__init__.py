@@ -1,0 +1,1 @@
+"""Result rows become something people look at: tables and pictures."""

@@ -1,0 +1,170 @@
+"""Result rows as tables: on a terminal, in Markdown, in CSV. One table per track: they never share a ranking."""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.table import Table
+
+from fewshot_ad.evaluation.results import ResultRow
+from fewshot_ad.evaluation.summary import SECONDS, Spread, TableRow, summarise
+
+METRIC_NAMES = {
+    "i_auroc": "I-AUROC",
+    "i_ap": "I-AP",
+    "i_f1_max": "I-F1max",
+    "p_auroc": "P-AUROC",
+    "p_ap": "P-AP",
+    "p_f1_max": "P-F1max",
+    "aupro": "AUPRO",
+}
+SECOND_NAMES = dict(zip(SECONDS, ("fit s", "predict s/image", "metric s"), strict=True))
+MEAN = "mean of classes"
+EMPTY = "–"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table before it is drawn: text in cells, the lines of one class together, the means last."""
+
+    title: str
+    header: tuple[str, ...]
+    blocks: tuple[tuple[tuple[str, ...], ...], ...]
+
+
+def grids(rows: Iterable[ResultRow]) -> list[Grid]:
+    """One grid per track, dataset and evaluation size; metrics in percent, mean ± std over seeds."""
+    lines = [line for line in summarise(rows) if line.target_class or len(line.classes) > 1]
+    tables: defaultdict[Hashable, list[TableRow]] = defaultdict(list)
+    for line in lines:
+        tables[line.dataset, line.track, line.manifest, line.eval_size].append(line)
+    return [_grid(table) for table in tables.values()]
+
+
+def terminal_tables(rows: Iterable[ResultRow]) -> list[Table]:
+    """The grids for a terminal."""
+    return [_terminal_table(grid) for grid in grids(rows)]
+
+
+def markdown(rows: Iterable[ResultRow]) -> str:
+    """The grids as Markdown."""
+    return "\n".join(_markdown_table(grid) for grid in grids(rows))
+
+
+def to_csv(rows: Iterable[ResultRow]) -> str:
+    """Every line of the summary with full precision: metrics in [0, 1], empty where there is none."""
+    text = io.StringIO()
+    names = ["dataset", "track", "method", "backbone", "known", "shots", "anomalous_shots", "manifest"]
+    names += ["eval_size", "target_class", "n_seeds"]
+    names += [f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")]
+    writer = csv.DictWriter(text, [*names, *SECONDS], lineterminator="\n")
+    writer.writeheader()
+    for line in summarise(rows):
+        writer.writerow(_csv_line(line))
+    return text.getvalue()
+
+
+def empty_metrics(rows: Iterable[ResultRow]) -> list[str]:
+    """Why metrics are empty, one line per class and reason."""
+    found: defaultdict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
+    for row in rows:
+        for metric, reason in row.reasons.items():
+            found[row.dataset, row.target_class, reason][METRIC_NAMES[metric]] = None
+    return [
+        f"{EMPTY} {dataset}/{target_class}: no {', '.join(metrics)}: {reason}"
+        for (dataset, target_class, reason), metrics in found.items()
+    ]
+
+
+def percent(spread: Spread | None) -> str:
+    """``98.1 ± 0.4``, or a dash."""
+    if spread is None:
+        return EMPTY
+    deviation = "" if spread.std is None else f" ± {100 * spread.std:.1f}"
+    return f"{100 * spread.mean:.1f}{deviation}"
+
+
+def _grid(lines: Sequence[TableRow]) -> Grid:
+    first = lines[0]
+    seeds = max(spread.n_seeds for line in lines for spread in line.metrics.values() if spread)
+    title = (
+        f"{first.dataset}, {first.track.replace('_', ' ')}, maps at {first.eval_size} px, "
+        f"support: {first.manifest}, percent, mean ± std over {seeds} seeds"
+    )
+    labels = _labels(lines)
+    blocks: defaultdict[tuple[bool, str], list[tuple[str, ...]]] = defaultdict(list)
+    for line, label in zip(lines, labels, strict=True):
+        key = (line.target_class is None, line.target_class or MEAN)
+        blocks[key].append(_cells(line, label))
+    header = ("class", "method", "shots", *METRIC_NAMES.values(), *SECOND_NAMES.values())
+    return Grid(title, header, tuple(tuple(blocks[key]) for key in sorted(blocks)))
+
+
+def _cells(line: TableRow, label: str) -> tuple[str, ...]:
+    anomalous = f" + {line.anomalous_shots}" if line.anomalous_shots else ""
+    return (
+        line.target_class or MEAN,
+        label,
+        f"{line.shots}{anomalous}",
+        *(percent(line.metrics[name]) for name in METRIC_NAMES),
+        *(f"{line.seconds[name]:.3g}" for name in SECONDS),
+    )
+
+
+def _labels(lines: Sequence[TableRow]) -> list[str]:
+    """The method of each line, with the settings in which lines of one method differ."""
+    described = [_described(line) for line in lines]
+    labels: list[str] = []
+    for line, settings in zip(lines, described, strict=True):
+        rivals = [d for other, d in zip(lines, described, strict=True) if other.method == line.method]
+        telling = [name for name in settings if any(d.get(name) != settings[name] for d in rivals)]
+        details = ", ".join(f"{name}={settings[name]}" for name in telling)
+        labels.append(f"{line.method} ({details})" if details else line.method)
+    return labels
+
+
+def _described(line: TableRow) -> dict[str, str]:
+    settings = {**line.params, **line.extra, "known": "+".join(line.known_datasets)}
+    return {name: str(value) for name, value in settings.items() if name not in ("device", "seed")}
+
+
+def _terminal_table(grid: Grid) -> Table:
+    table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(grid.header):
+        table.add_column(name, justify="left" if number < 2 else "right")
+    for block in grid.blocks:
+        for cells in block:
+            table.add_row(*cells)
+        table.add_section()
+    return table
+
+
+def _markdown_table(grid: Grid) -> str:
+    rules = ["---" if number < 2 else "---:" for number in range(len(grid.header))]
+    body = [cells for block in grid.blocks for cells in block]
+    lines = [f"| {' | '.join(cells)} |" for cells in (grid.header, rules, *body)]
+    return f"{grid.title}\n\n" + "\n".join(lines) + "\n"
+
+
+def _csv_line(line: TableRow) -> dict[str, object]:
+    values: dict[str, object] = {
+        "dataset": line.dataset,
+        "track": line.track,
+        "method": line.method,
+        "backbone": line.backbone,
+        "known": "+".join(line.known_datasets),
+        "shots": line.shots,
+        "anomalous_shots": line.anomalous_shots,
+        "manifest": line.manifest,
+        "eval_size": line.eval_size,
+        "target_class": line.target_class or MEAN,
+        "n_seeds": max((spread.n_seeds for spread in line.metrics.values() if spread), default=0),
+        **line.seconds,
+    }
+    for name, spread in line.metrics.items():
+        if spread is not None:
+            values |= {f"{name}_mean": spread.mean, f"{name}_std": spread.std}
+    return values
