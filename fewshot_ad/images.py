@@ -1,0 +1,311 @@
+"""Images and masks: read, bring to the frame of a method and back, and paint heat maps.
+
+An image and its mask go through the same geometry. Methods see tensors; files, ground truth and
+whatever people look at are arrays.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Shaped, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from fewshot_ad.api import FewShotError, Preprocess
+
+T = TypeVar("T")
+AnomalyMap = Float[Tensor, "h w"] | Float[np.ndarray, "h w"]
+EvalSize = int | Literal["native"]
+
+# Nine points of matplotlib's inferno: luminance grows steadily, so brighter always means higher.
+_INFERNO = np.array(
+    [
+        (0, 0, 4),
+        (31, 12, 72),
+        (85, 15, 109),
+        (136, 34, 106),
+        (186, 54, 85),
+        (227, 89, 51),
+        (249, 140, 10),
+        (249, 201, 50),
+        (252, 255, 164),
+    ]
+)
+_CONTOUR = (0, 255, 255)  # cyan: the one strong colour that neither inferno nor most products show
+_MOST_OPAQUE = 0.75
+
+
+class Header(NamedTuple):
+    """What the first bytes of an image file tell: Pillow's mode and (height, width) in pixels."""
+
+    mode: str
+    size_hw: tuple[int, int]
+
+
+def read_header(path: Path) -> Header:
+    """Mode and size without decoding the pixels.
+
+    Raises:
+        FewShotError: the file is absent, empty or not an image.
+    """
+    return _decode(path, lambda image: Header(image.mode, (image.height, image.width)))
+
+
+def read_image(path: Path, *, exif_orientation: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+    """The first frame as RGB bytes, whatever the mode of the file.
+
+    Grey is repeated three times. 16-bit grey keeps its high byte (``>> 8``), as 16-bit colour does:
+    a fixed scale, so that brightness stays comparable between images. Transparent pixels show
+    white, as in a viewer. CMYK is converted without a colour profile. EXIF orientation is ignored
+    unless asked for, since masks are drawn on the pixels as they are stored.
+
+    Raises:
+        FewShotError: the file is absent, empty, truncated, not an image or of 32-bit pixels.
+    """
+
+    def convert(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+        return _rgb(ImageOps.exif_transpose(image) if exif_orientation else image)
+
+    return _decode(path, convert)
+
+
+def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
+    """True where any colour channel is not zero; a palette counts by index, alpha does not count.
+
+    Raises:
+        FewShotError: the file is absent, empty, truncated or not an image.
+    """
+    return _decode(path, _is_marked)
+
+
+def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray, "h w"]) -> None:
+    """Write RGB bytes, or a mask as 0 and 255, in the format of the suffix; whole or not at all.
+
+    Raises:
+        FewShotError: the folder cannot be written to, or the suffix is of no known format.
+    """
+    pixels = image if image.dtype == np.uint8 else image.astype(np.uint8) * np.uint8(255)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as scratch:
+            Image.fromarray(pixels).save(Path(scratch) / path.name)
+            os.replace(Path(scratch) / path.name, path)  # noqa: PTH105 - says "atomic" aloud
+    except (OSError, ValueError) as error:
+        raise FewShotError(f"cannot write {path}: {error}; choose another place or name") from error
+
+
+def prepare(
+    image: UInt8[np.ndarray, "height width 3"], preprocess: Preprocess
+) -> Float[Tensor, "3 h w"]:
+    """From RGB bytes to the normalised square that a method eats: antialiased bicubic, float32."""
+    square = _into_square(image, preprocess, Image.Resampling.BICUBIC)
+    unit = torch.from_numpy(square).permute(2, 0, 1).contiguous().float() / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (preprocess.mean, preprocess.std))
+    return (unit - mean) / std
+
+
+def prepare_mask(
+    mask: Bool[np.ndarray, "height width"], preprocess: Preprocess
+) -> Bool[Tensor, "h w"]:
+    """A mask through the geometry of its image, nearest neighbour."""
+    square = _into_square(mask.astype(np.uint8), preprocess, Image.Resampling.NEAREST)
+    return torch.from_numpy(square.astype(bool))
+
+
+def restore_map(
+    anomaly_map: AnomalyMap, preprocess: Preprocess, size_hw: tuple[int, int]
+) -> Float[np.ndarray, "height width"]:
+    """An anomaly map in the frame of the native image, bilinear.
+
+    Padding is cut off. What a centre crop cut away was never judged and gets the minimum of the
+    map, so that a defect out there counts as missed.
+
+    Raises:
+        FewShotError: the map is not of the size that ``preprocess`` makes.
+    """
+    return _out_of_square(anomaly_map, preprocess, size_hw, size_hw)
+
+
+def align(
+    anomaly_map: AnomalyMap,
+    mask: Bool[np.ndarray, "height width"],
+    preprocess: Preprocess,
+    eval_size: EvalSize = 256,
+) -> tuple[Float[np.ndarray, "e f"], Bool[np.ndarray, "e f"]]:
+    """Map and native mask in one frame, where metrics compare them.
+
+    The frame is the full native image, squashed to ``eval_size`` squared (map bilinear in a single
+    interpolation, mask nearest), or left at its own size (``"native"``): defects that a crop cut
+    away stay in the count.
+
+    Raises:
+        FewShotError: ``eval_size`` is not positive, or the map is not of the size that
+            ``preprocess`` makes.
+    """
+    height, width = mask.shape
+    if eval_size == "native":
+        return restore_map(anomaly_map, preprocess, (height, width)), mask
+    if eval_size < 1:
+        raise FewShotError(
+            f"eval_size is {eval_size}; give a positive number of pixels or 'native'"
+        )
+    square = (eval_size, eval_size)
+    truth = _resize(mask.astype(np.uint8), square, Image.Resampling.NEAREST).astype(bool)
+    return _out_of_square(anomaly_map, preprocess, (height, width), square), truth
+
+
+def overlay(
+    image: UInt8[np.ndarray, "h w 3"],
+    anomaly_map: AnomalyMap,
+    low: float,
+    high: float,
+    mask: Bool[np.ndarray, "h w"] | None = None,
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with its anomaly map painted over it, and the ground truth outlined in cyan.
+
+    ``low`` and below is transparent, ``high`` and above is brightest. One scale must serve all the
+    images that are shown together (calibrated on normals, say): stretching every map to its own
+    range would paint a defect on every normal image.
+    """
+    span = max(high - low, np.finfo(np.float32).tiny)
+    heat = np.clip((np.asarray(anomaly_map, dtype=np.float64) - low) / span, 0, 1)
+    points = np.linspace(0, 1, len(_INFERNO))
+    colour = np.stack([np.interp(heat, points, channel) for channel in _INFERNO.T], axis=-1)
+    opacity = _MOST_OPAQUE * heat[..., None]
+    painted = np.rint(image * (1 - opacity) + colour * opacity).astype(np.uint8)
+    if mask is not None and mask.any():
+        thickness = max(1, round(max(mask.shape) / 256))
+        painted[binary_dilation(mask, iterations=thickness) & ~mask] = _CONTOUR
+    return painted
+
+
+def _decode(path: Path, convert: Callable[[Image.Image], T]) -> T:
+    try:
+        with Image.open(path) as image:
+            return convert(image)
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        reason = _why_unreadable(Path(path), error)
+        raise FewShotError(
+            f"{path} cannot be read as an image: {reason}; replace or remove it"
+        ) from error
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if not path.is_file():
+        return "there is no such file"
+    if path.stat().st_size == 0:
+        return "the file is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "its content is of no known image format"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    if image.mode == "F":
+        raise ValueError("32-bit float pixels have no fixed scale, store 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return np.repeat(_high_byte(np.asarray(image))[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return np.array(image.convert("RGB"))
+
+
+def _high_byte(grey: Shaped[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    if grey.min() < 0 or grey.max() > np.iinfo(np.uint16).max:
+        raise ValueError("32-bit integer pixels have no fixed scale, store 8 or 16 bits")
+    return (grey >> 8).astype(np.uint8)
+
+
+def _is_marked(image: Image.Image) -> Bool[np.ndarray, "h w"]:
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # where black is not zero
+        image = image.convert("RGB")
+    marked = np.array(image) != 0
+    if marked.ndim == 2:
+        return marked
+    has_alpha = image.mode in ("LA", "PA", "RGBA")
+    return (marked[..., :-1] if has_alpha else marked).any(axis=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """Size of the resized image and where its corner lies in the square; negative: outside."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+
+
+def _frame(size_hw: tuple[int, int], preprocess: Preprocess) -> _Frame:
+    """``crop`` rounds as torchvision's Resize and CenterCrop do: papers can be reproduced."""
+    size = preprocess.size
+    if preprocess.geometry == "squash":
+        return _Frame(size, size, 0, 0)
+    if preprocess.geometry == "pad":
+        height, width = (max(1, round(side * size / max(size_hw))) for side in size_hw)
+    else:
+        height, width = (side * size // min(size_hw) for side in size_hw)
+    return _Frame(height, width, round((size - height) / 2), round((size - width) / 2))
+
+
+def _into_square(
+    array: UInt8[np.ndarray, "height width *channels"],
+    preprocess: Preprocess,
+    resample: Image.Resampling,
+) -> UInt8[np.ndarray, "h w *channels"]:
+    height, width = array.shape[:2]
+    frame = _frame((height, width), preprocess)
+    resized = _resize(array, (frame.height, frame.width), resample)
+    return _window(resized, frame.top, frame.left, (preprocess.size, preprocess.size))
+
+
+def _out_of_square(
+    anomaly_map: AnomalyMap,
+    preprocess: Preprocess,
+    size_hw: tuple[int, int],
+    out_hw: tuple[int, int],
+) -> Float[np.ndarray, "height width"]:
+    """The map over the whole native image, sampled at ``out_hw``."""
+    values = np.asarray(anomaly_map, dtype=np.float32)
+    size = preprocess.size
+    if values.shape != (size, size):
+        raise FewShotError(
+            f"the anomaly map is {values.shape[0]}x{values.shape[1]}, its image {size}x{size}; "
+            "a method must return maps of the size of the images it is given"
+        )
+    frame = _frame(size_hw, preprocess)
+    whole = _window(values, -frame.top, -frame.left, (frame.height, frame.width))
+    restored = _resize(whole, out_hw, Image.Resampling.BILINEAR)
+    rows = (np.arange(out_hw[0]) + 0.5) * frame.height / out_hw[0] + frame.top
+    columns = (np.arange(out_hw[1]) + 0.5) * frame.width / out_hw[1] + frame.left
+    inside = ((rows >= 0) & (rows < size))[:, None] & (columns >= 0) & (columns < size)
+    return np.where(inside, restored, values.min())
+
+
+def _window(
+    array: Shaped[np.ndarray, "height width *channels"],
+    top: int,
+    left: int,
+    size_hw: tuple[int, int],
+) -> Shaped[np.ndarray, "h w *channels"]:
+    """What a window shows when the array's corner lies at (top, left) in it; its border repeats."""
+    rows = np.clip(np.arange(size_hw[0]) - top, 0, array.shape[0] - 1)
+    columns = np.clip(np.arange(size_hw[1]) - left, 0, array.shape[1] - 1)
+    return array[rows[:, None], columns]
+
+
+def _resize(
+    array: Shaped[np.ndarray, "height width *channels"],
+    size_hw: tuple[int, int],
+    resample: Image.Resampling,
+) -> Shaped[np.ndarray, "h w *channels"]:
+    """Pillow's resize, which averages over what it shrinks (but for nearest)."""
+    height, width = size_hw
+    return np.array(Image.fromarray(array).resize((width, height), resample))
