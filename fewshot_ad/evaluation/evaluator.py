@@ -1,0 +1,217 @@
+"""The one place where labels and masks meet predictions."""
+
+import time
+import warnings
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
+from fewshot_ad.evaluation.identity import cell_of, method_name
+from fewshot_ad.evaluation.leaks import KnownNames, check_leaks, image_digests, warn_of_repeats
+from fewshot_ad.evaluation.metrics import Metrics, image_metrics, pixel_metrics
+from fewshot_ad.evaluation.provenance import provenance
+from fewshot_ad.evaluation.queries import Query
+from fewshot_ad.evaluation.reading import read_images, read_labelled
+from fewshot_ad.evaluation.results import Cell, ResultRow, row_key
+from fewshot_ad.images import EvalSize
+
+OnImage = Callable[[Sample, float, Float[Tensor, "h w"]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A result row with what it was computed from; maps have the size the method works at."""
+
+    row: ResultRow
+    episode: Episode
+    prediction: Prediction
+
+
+def evaluate(
+    method: Method,
+    dataset: Dataset,
+    episodes: Iterable[Episode],
+    *,
+    eval_size: EvalSize = 256,
+    known: KnownNames | None = None,
+    batch_size: int = 8,
+    extra: Mapping[str, Any] | None = None,
+    on_image: OnImage | None = None,
+    skip: Container[str] = (),
+) -> Iterator[Outcome]:
+    """Run the episodes one after another; query images and truth are read once per class.
+
+    Raw scores go to the metrics. Order the episodes by class, so that those of a class share
+    what was read.
+
+    Args:
+        method: what is judged; a meta-trained one must be trained or loaded already.
+        dataset: where the episodes come from.
+        episodes: the trials.
+        eval_size: side in pixels at which maps meet masks, or ``native``.
+        known: the classes of meta-training, for the leak guard and the row.
+        batch_size: images per ``predict``; a method of track ``batched`` gets all at once.
+        extra: labels of the caller for the row.
+        on_image: told of every judged image: sample, image score, anomaly map.
+        skip: row keys of finished cells, which are left out.
+
+    Raises:
+        FewShotError: the method needs more shots; a leak (see ``check_leaks``); an image cannot
+            be read; predictions are of the wrong shape or not finite.
+    """
+    query = None
+    for episode in episodes:
+        _check_fits(method, dataset, episode)
+        if query is None or query.samples != episode.query:
+            query = Query(dataset, episode.query, method.preprocess, eval_size)
+        cell = cell_of(
+            method,
+            dataset,
+            episode,
+            eval_size=eval_size,
+            known=known,
+            extra=extra,
+            query_digest=query.digest,
+        )
+        if row_key(cell) not in skip:
+            _check_content(dataset, episode, query, known)
+            yield _run(method, dataset, episode, query, cell, batch_size, on_image)
+
+
+def _check_fits(method: Method, dataset: Dataset, episode: Episode) -> None:
+    if episode.dataset != dataset.name:
+        raise FewShotError(
+            f"the episode is of dataset {episode.dataset!r}, the images of {dataset.name!r}; "
+            "choose the dataset that the episode was made for."
+        )
+    if episode.shots < method.min_shots:
+        raise FewShotError(
+            f"{method_name(method)} needs at least {method.min_shots} normal images of the target "
+            f"class, the episode has {episode.shots}; ask for --shots {method.min_shots} or more."
+        )
+    if not episode.query:
+        raise FewShotError(
+            f"{episode.dataset}/{episode.target_class} has no test images; nothing can be judged."
+        )
+
+
+def _check_content(
+    dataset: Dataset, episode: Episode, query: Query, known: KnownNames | None
+) -> None:
+    shown = episode.support + episode.anomalous_support
+    digests = query.digests | image_digests(dataset, shown)
+    if known is not None:
+        check_leaks(episode, digests, known)
+    warn_of_repeats(episode, digests)
+
+
+def _run(
+    method: Method,
+    dataset: Dataset,
+    episode: Episode,
+    query: Query,
+    cell: Cell,
+    batch_size: int,
+    on_image: OnImage | None,
+) -> Outcome:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    support = _read_support(dataset, episode, method)
+    began = _now()
+    method.fit(support)
+    fit_seconds = _now() - began
+    size = len(query.samples) if method.track == "batched" else batch_size
+    prediction, predict_seconds = _predict(method, query, size, on_image)
+    began = _now()
+    metrics = _measure(prediction, query, f"{episode.dataset}/{episode.target_class}")
+    n_anomalous = int(query.is_anomalous.sum())
+    row = ResultRow(
+        **asdict(cell),
+        **metrics.values(),
+        reasons=metrics.reasons,
+        n_normal=len(query.samples) - n_anomalous,
+        n_anomalous=n_anomalous,
+        n_missing_masks=query.truth.n_missing,
+        fit_seconds=fit_seconds,
+        predict_seconds_per_image=predict_seconds / len(query.samples),
+        metric_seconds=_now() - began,
+        **provenance(method.device),
+    )
+    return Outcome(row, episode, prediction)
+
+
+def _read_support(dataset: Dataset, episode: Episode, method: Method) -> Support:
+    images = read_images(dataset, episode.support, method.preprocess)
+    anomalous = None
+    if episode.anomalous_support:
+        anomalous = read_labelled(dataset, episode.anomalous_support, method.preprocess)
+    return Support(episode.target_class, images, anomalous)
+
+
+def _predict(
+    method: Method, query: Query, batch_size: int, on_image: OnImage | None
+) -> tuple[Prediction, float]:
+    """All predictions on the CPU, and the seconds spent in ``predict``."""
+    n = len(query.samples)
+    side = method.preprocess.size
+    scores, maps = torch.empty(n), torch.empty(n, side, side)
+    seconds, start = 0.0, 0
+    for images in query.batches(batch_size):
+        began = _now()
+        part = method.predict(images)
+        seconds += _now() - began
+        _check_prediction(method, part, images)
+        places = slice(start, start + len(images))
+        scores[places], maps[places] = part.image_score, part.anomaly_map
+        start += len(images)
+        if on_image is not None:
+            for sample, score, one in zip(
+                query.samples[places], scores[places].tolist(), maps[places], strict=True
+            ):
+                on_image(sample, score, one)
+    prediction = Prediction(scores, maps)
+    _check_finite(method, prediction, query.samples)
+    return prediction, seconds
+
+
+def _check_prediction(
+    method: Method, prediction: Prediction, images: Float[Tensor, "b 3 h w"]
+) -> None:
+    n, _, height, width = images.shape
+    found = tuple(prediction.image_score.shape), tuple(prediction.anomaly_map.shape)
+    if found != ((n,), (n, height, width)):
+        raise FewShotError(
+            f"{method_name(method)} returned image scores of shape {found[0]} and maps of shape "
+            f"{found[1]}; expected {(n,)} and {(n, height, width)}."
+        )
+
+
+def _check_finite(method: Method, prediction: Prediction, samples: tuple[Sample, ...]) -> None:
+    fine = prediction.image_score.isfinite() & prediction.anomaly_map.isfinite().all(dim=(1, 2))
+    bad = (~fine).nonzero().flatten().tolist()
+    if bad:
+        raise FewShotError(
+            f"{method_name(method)} gave NaN or infinite scores for {len(bad)} of {len(samples)} "
+            f"images, first for {samples[bad[0]].path}; check its weights and parameters."
+        )
+
+
+def _measure(prediction: Prediction, query: Query, target: str) -> Metrics:
+    metrics = image_metrics(prediction.image_score.numpy(), query.is_anomalous)
+    metrics |= pixel_metrics(query.align(prediction.anomaly_map), query.truth)
+    for reason in dict.fromkeys(metrics.reasons.values()):
+        empty = [name for name, why in metrics.reasons.items() if why == reason]
+        warnings.warn(f"{target}: {', '.join(empty)} left empty: {reason}.", stacklevel=4)
+    return metrics
+
+
+def _now() -> float:
+    """Seconds, after all that the GPU still has to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()

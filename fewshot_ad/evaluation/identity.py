@@ -1,0 +1,100 @@
+"""What an outcome depends on, known before anything is computed: so that finished cells are skipped."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fewshot_ad.api import Dataset, Episode, FewShotError, Method
+from fewshot_ad.episodes import digest_samples
+from fewshot_ad.evaluation.leaks import KnownNames
+from fewshot_ad.evaluation.results import Cell
+from fewshot_ad.images import EvalSize
+
+_OUR_METHODS = "fewshot_ad.methods."
+
+
+def method_name(method: Method) -> str:
+    """What ``--method`` takes: the file name of our methods, ``package.module:Class`` of others."""
+    kind = type(method)
+    if kind.__module__.startswith(_OUR_METHODS):
+        return kind.__module__.removeprefix(_OUR_METHODS).partition(".")[0]
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def method_identity(method: Method) -> dict[str, Any]:
+    """Name, parameters, recipe, backbone and weights of a method, by the names they have in a cell.
+
+    Raises:
+        FewShotError: a parameter is not JSON-able.
+    """
+    return {
+        "method": method_name(method),
+        "params": _as_json(method),
+        "recipe": getattr(method, "recipe", 1),
+        "track": method.track,
+        "backbone": getattr(method, "backbone", None),
+        "weights_digest": getattr(method, "weights_digest", None),
+    }
+
+
+def known_digest(known: KnownNames) -> str:
+    """Short digest of the known classes; an own ``digest`` (which tells the limits too) goes first."""
+    own: str | None = getattr(known, "digest", None)
+    if own is not None:
+        return own
+    text = json.dumps([sorted(known.names), sorted(known.digests)])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def cell_of(
+    method: Method,
+    dataset: Dataset,
+    episode: Episode,
+    *,
+    eval_size: EvalSize = 256,
+    known: KnownNames | None = None,
+    extra: Mapping[str, Any] | None = None,
+    query_digest: str | None = None,
+) -> Cell:
+    """The cell that ``evaluate`` would fill.
+
+    Args:
+        method: the configuration; it need not be fitted or meta-trained.
+        dataset: where the episode comes from.
+        episode: the trial.
+        eval_size: side in pixels at which maps meet masks, or ``native``.
+        known: the classes of meta-training.
+        extra: labels of the caller.
+        query_digest: of ``episode.query``, where the caller has it already.
+
+    Raises:
+        FewShotError: a parameter is not JSON-able, or an image cannot be read.
+    """
+    return Cell(
+        **method_identity(method),
+        dataset=episode.dataset,
+        target_class=episode.target_class,
+        known=() if known is None else known.names,
+        known_digest=None if known is None else known_digest(known),
+        shots=episode.shots,
+        full_shot=frozenset(episode.support) == frozenset(dataset.train(episode.target_class)),
+        anomalous_shots=len(episode.anomalous_support),
+        seed=episode.seed,
+        manifest=episode.manifest,
+        support_digest=digest_samples(dataset, episode.support + episode.anomalous_support),
+        query_digest=query_digest or digest_samples(dataset, episode.query),
+        eval_size=eval_size,
+        extra=dict(extra or {}),
+    )
+
+
+def _as_json(method: Method) -> dict[str, Any]:
+    """The parameters as they come back from a file: tuples as lists."""
+    try:
+        return json.loads(json.dumps(method.params(), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise FewShotError(
+            f"{method_name(method)} has a parameter that JSON cannot hold ({error}); "
+            "keep numbers, strings, lists and mappings in the fields of a method."
+        ) from error

@@ -1,0 +1,209 @@
+"""Result rows: what one evaluated cell is, and the file that keeps them, one JSON object a line."""
+
+import errno
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+from fewshot_ad.api import FewShotError, Track
+from fewshot_ad.evaluation.locks import exclusive
+from fewshot_ad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
+from fewshot_ad.images import EvalSize
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """Everything that decides an outcome; two runs of equal cells give equal metrics.
+
+    Attributes:
+        method: what ``--method`` takes: the file name of ours, ``package.module:Class`` of others.
+        params: the hyper-parameters, all of them.
+        recipe: version of the method's computation, raised when the same parameters give other
+            numbers.
+        full_shot: the support is the whole train split.
+        known: the classes of meta-training, as ``dataset/class``; empty for other tracks.
+        manifest: name of the file the episode came from, or ``drawn``.
+        eval_size: side in pixels at which maps meet masks, or ``native``.
+        extra: labels of the caller (the variant of a study, say), never measurements.
+    """
+
+    dataset: str
+    target_class: str
+    method: str
+    params: dict[str, Any]
+    recipe: int
+    track: Track
+    backbone: str | None
+    weights_digest: str | None
+    known: tuple[str, ...]
+    known_digest: str | None
+    shots: int
+    full_shot: bool
+    anomalous_shots: int
+    seed: int
+    manifest: str
+    support_digest: str
+    query_digest: str
+    eval_size: EvalSize
+    extra: dict[str, Any] = field(default_factory=dict[str, Any])
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResultRow(Cell):
+    """A cell with its outcome. Metrics lie in [0, 1]; ``reasons`` says why one is empty.
+
+    Attributes:
+        n_missing_masks: anomalous query images without ground truth.
+        predict_seconds_per_image: without reading; the first episode of a class pays the backbone,
+            later ones find its features in the cache.
+        peak_memory_mb: of the whole process since it began; empty where the system does not tell.
+        git_commit: of the checkout the package runs from, with ``-dirty`` after uncommitted edits.
+        time: when the row was made, ISO 8601 in UTC.
+    """
+
+    i_auroc: float | None = None
+    i_ap: float | None = None
+    i_f1_max: float | None = None
+    p_auroc: float | None = None
+    p_ap: float | None = None
+    p_f1_max: float | None = None
+    aupro: float | None = None
+    reasons: dict[str, str] = field(default_factory=dict[str, str])
+    n_normal: int
+    n_anomalous: int
+    n_missing_masks: int
+    fit_seconds: float
+    predict_seconds_per_image: float
+    metric_seconds: float
+    peak_memory_mb: float | None
+    peak_gpu_memory_mb: float | None
+    device: str
+    package_version: str
+    git_commit: str | None
+    time: str
+
+    def metrics(self) -> dict[str, float | None]:
+        """The seven metrics by name."""
+        return {name: getattr(self, name) for name in IMAGE_METRICS + PIXEL_METRICS}
+
+
+def row_key(cell: Cell) -> str:
+    """Short digest of the cell, whatever device and moment it was computed at."""
+    identity = {each.name: getattr(cell, each.name) for each in fields(Cell)}
+    identity["params"] = {k: v for k, v in cell.params.items() if k != "device"}
+    text = json.dumps(identity, sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def append(path: Path, row: ResultRow) -> None:
+    """Add one line, whole and on the disk, or nothing; several processes may append to one file.
+
+    What a kill in the middle of an earlier write left behind is cut off first.
+
+    Raises:
+        FewShotError: the file cannot be written.
+    """
+    line = (json.dumps(asdict(row), allow_nan=False) + "\n").encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            with exclusive(descriptor):
+                _write_line(descriptor, line)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise FewShotError(
+            f"cannot write results to {path}: {error.strerror}; choose a writable file with --out."
+        ) from error
+
+
+def _write_line(descriptor: int, line: bytes) -> None:
+    end = _mend_last_line(descriptor)
+    if os.write(descriptor, line) != len(line):
+        os.ftruncate(descriptor, end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)
+
+
+def _mend_last_line(descriptor: int) -> int:
+    """Make the file end with a whole line; returns its length."""
+    end = os.lseek(descriptor, 0, os.SEEK_END)
+    os.lseek(descriptor, max(end - 1, 0), os.SEEK_SET)
+    if os.read(descriptor, 1) in (b"\n", b""):
+        return end
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    head, newline, tail = os.read(descriptor, end).rpartition(b"\n")
+    if _is_whole(tail):  # an editor left out the last newline
+        return end + os.write(descriptor, b"\n")
+    os.ftruncate(descriptor, len(head + newline))
+    return len(head + newline)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def load(path: Path) -> list[ResultRow]:
+    """Every row of a file, in order; a torn last line is left out with a warning.
+
+    Raises:
+        FewShotError: there is no such file, or a line is not a result row of a format we know.
+    """
+    try:
+        *lines, last = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise FewShotError(f"cannot read results from {path}: {error.strerror}.") from error
+    if _is_whole(last):
+        lines.append(last)
+    elif last:
+        warnings.warn(
+            f"{path}: the last line is torn (a run was killed while writing it) and is left out.",
+            stacklevel=2,
+        )
+    return [_parse(f"{path}, line {n}", line) for n, line in enumerate(lines, start=1) if line]
+
+
+def finished(path: Path) -> set[str]:
+    """Keys of the cells that a file already holds, to be skipped on resume; none without a file."""
+    return {row_key(row) for row in load(path)} if path.exists() else set()
+
+
+def _parse(where: str, line: bytes) -> ResultRow:
+    try:
+        values = json.loads(line)
+    except ValueError as error:
+        raise FewShotError(f"{where}: not JSON ({error}); was the file edited?") from error
+    if not isinstance(values, dict) or "format" not in values:
+        raise FewShotError(f"{where}: not a result row: expected an object with a 'format'.")
+    row = cast("dict[str, Any]", values)
+    if row["format"] != FORMAT:
+        raise FewShotError(
+            f"{where}: has result format {row['format']}, this version reads {FORMAT}; "
+            "read it with the package version that wrote it."
+        )
+    if wrong := sorted(_wrong_fields(row)):
+        raise FewShotError(f"{where}: not a result row: {', '.join(wrong)}.")
+    row["known"] = tuple(row["known"])
+    return ResultRow(**row)
+
+
+def _wrong_fields(row: dict[str, Any]) -> Iterator[str]:
+    known_fields = {each.name: each for each in fields(ResultRow)}
+    yield from (f"unknown field {name!r}" for name in row.keys() - known_fields.keys())
+    for name, each in known_fields.items():
+        optional = each.default is not MISSING or each.default_factory is not MISSING
+        if name not in row and not optional:
+            yield f"missing field {name!r}"
