@@ -1,9 +1,10 @@
-"""Looks at every image and mask of a dataset and says what is wrong, before a result depends on it."""
+"""Looks at every image and mask of a dataset and says what is wrong with it."""
 
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class ClassCount:
-    """Images of one class. Sizes are (height, width) in pixels, the smallest and the largest area."""
+    """Images of one class; the smallest and the largest by area, as (height, width) in pixels."""
 
     class_name: str
     train: int
@@ -34,7 +35,7 @@ class ClassCount:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing to know about a class. Errors and warnings want mending; a note is how data may be."""
+    """One thing to know about a class: errors and warnings want mending, a note does not."""
 
     severity: Severity
     class_name: str
@@ -44,7 +45,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """What a look at all files gave; ``modes`` counts images by Pillow's mode, where there are files."""
+    """What a look at all images gave; ``modes`` counts files by Pillow's mode of storage."""
 
     dataset: str
     counts: tuple[ClassCount, ...]
@@ -199,8 +200,7 @@ def _content_digest(image: UInt8[np.ndarray, "h w 3"]) -> str:
 
 def _is_mask_of_normal(path: str) -> bool:
     parts = path.lower().split("/")
-    places = zip(parts, parts[1:], strict=False)
-    return any(outer == "ground_truth" and inner in NORMAL_NAMES for outer, inner in places)
+    return any(a == "ground_truth" and b in NORMAL_NAMES for a, b in pairwise(parts))
 
 
 def _duplicates(scans: list[_Scan]) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ class MaskSizeError(FewShotError):
 
 @dataclass(frozen=True, slots=True)
 class _Listing:
-    """What lies in the folder of one class; ``unused`` images serve neither as sample nor as mask."""
+    """What lies in the folder of one class; ``unused`` images are neither sample nor mask."""
 
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
@@ -152,7 +152,7 @@ class Folder:
         return path
 
     def _find_classes(self) -> dict[str, Path]:
-        """Folders with a ``train`` or ``test``, and empty ones: these are told of when asked for."""
+        """Folders with a ``train`` or ``test``, and empty ones, so that these are told of."""
         if _has_splits(self.root):
             return {self.root.resolve().name: self.root}
         found = [f for f in _subfolders(self.root) if _has_splits(f) or not _visible(f)]
