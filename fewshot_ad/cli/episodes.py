@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def draw_command(
         raise FewShotError(f"--seeds is {seeds}: expected at least 1")
     manifest = draw_manifest(load_dataset(dataset), range(seeds), max_shots, out.name)
     save_manifest(manifest, out)
-    Console().print(f"wrote {out}: {_extent(manifest)}", soft_wrap=True)
+    typer.echo(f"wrote {out}; {_extent(manifest)}")
 
 
 @app.command("show")
@@ -50,15 +51,17 @@ def show_command(
     from fewshot_ad.episodes import leak_warning, load_manifest
 
     loaded = load_manifest(manifest)
-    console = Console()
-    console.print(f"[bold]{loaded.name}[/] for {loaded.dataset}: {_extent(loaded)}", soft_wrap=True)
+    typer.echo(f"{loaded.name} for {loaded.dataset}; {_extent(loaded)}")
     for key in ("rule", "source", "notes"):
         if text := getattr(loaded, key):
-            console.print(f"{key}: {text}", soft_wrap=True, highlight=False)
-    console.print(_lists(loaded, target_class) if target_class else _overview(loaded))
-    for name in [target_class] if target_class else loaded.leaks:
-        if warning := leak_warning(loaded, name):
-            console.print(f"[yellow]warning:[/] {warning}", soft_wrap=True, highlight=False)
+            typer.echo(f"{key}: {text}")
+    if target_class:
+        _print_lists(loaded, target_class)
+    else:
+        Console().print(_overview(loaded))
+    for class_name in [target_class] if target_class else loaded.leaks:
+        if warning := leak_warning(loaded, class_name):
+            typer.echo(f"warning: {warning}")
 
 
 @app.command("check")
@@ -69,12 +72,11 @@ def check_command(manifest: ManifestName, dataset: DatasetName) -> None:
 
     loaded = load_manifest(manifest)
     findings = check_manifest(loaded, load_dataset(dataset))
-    console = Console()
     for finding in findings:
-        console.print(finding, soft_wrap=True, highlight=False, markup=False)
+        typer.echo(finding)
     if findings:
         raise typer.Exit(1)
-    console.print(f"{loaded.name} fits {loaded.dataset}: {_extent(loaded)}", soft_wrap=True)
+    typer.echo(f"{loaded.name} fits {loaded.dataset}; {_extent(loaded)}")
 
 
 @app.command("list")
@@ -94,18 +96,15 @@ def _overview(manifest: "Manifest") -> Table:
     table = Table("class", "seed", "images", "the first of them")
     for seed, lists in manifest.support.items():
         for class_name, paths in lists.items():
-            first = " ".join(Path(path).name for path in paths[:4])
-            table.add_row(class_name, str(seed), str(len(paths)), first)
+            first = escape(" ".join(Path(path).name for path in paths[:4]))
+            table.add_row(escape(class_name), str(seed), str(len(paths)), first)
     return table
 
 
-def _lists(manifest: "Manifest", target_class: str) -> Table:
-    columns = [manifest.paths(seed, target_class) for seed in manifest.seeds]
-    table = Table("shot", *(f"seed {seed}" for seed in manifest.seeds))
-    for shot in range(max(map(len, columns))):
-        row = (paths[shot] if shot < len(paths) else "" for paths in columns)
-        table.add_row(str(shot + 1), *row)
-    return table
+def _print_lists(manifest: "Manifest", target_class: str) -> None:
+    for seed in manifest.seeds:
+        for shot, path in enumerate(manifest.paths(seed, target_class), start=1):
+            typer.echo(f"seed {seed}, shot {shot}: {path}")
 
 
 def _extent(manifest: "Manifest") -> str:

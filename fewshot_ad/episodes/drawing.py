@@ -25,8 +25,8 @@ def permuted(paths: Iterable[str], *key: str | int) -> list[str]:
     """A random order of distinct paths, the same in whatever order they come.
 
     Args:
-        paths: What to put in order.
-        key: Names and numbers that pick the order; support draws use dataset, class and seed.
+        paths: what to put in order.
+        key: names and numbers that pick the order; support draws use dataset, class and seed.
     """
     listed = sorted(set(paths))
     entropy = hashlib.sha256(json.dumps(key).encode()).digest()
@@ -40,11 +40,16 @@ def draw(dataset: Dataset, target_class: str, seed: int, max_shots: int) -> tupl
     """Draw a nested support from the train normals: the first N samples are the N-shot support.
 
     Raises:
-        FewShotError: The class is unknown, or has fewer train normals than shots.
+        FewShotError: the class is unknown, or has fewer train normals than shots.
     """
-    normals = {sample.path: sample for sample in train_normals(dataset, target_class)}
+    check_class(dataset, target_class)
     check_count("shots", max_shots)
     check_count("seed", seed)
+    normals = {sample.path: sample for sample in dataset.train(target_class)}
+    if max_shots and not normals:
+        raise FewShotError(
+            f"class '{target_class}' of {dataset.name} has no train normals: only 0 shots can run"
+        )
     if max_shots > len(normals):
         raise FewShotError(
             f"class '{target_class}' of {dataset.name} has {len(normals)} train normals and "
@@ -60,7 +65,7 @@ def draw_anomalous(
     """Draw labelled anomalies from the test split, kind after kind of defect; nested as in `draw`.
 
     Raises:
-        FewShotError: The class is unknown, or no anomaly would be left to judge.
+        FewShotError: the class is unknown, or no anomaly would be left to judge.
     """
     check_class(dataset, target_class)
     check_count("anomalous shots", shots)
@@ -82,14 +87,14 @@ def draw_query(
     """The test samples to judge, in the order of the dataset, less the paths in ``without``.
 
     Args:
-        dataset: Where the test split is listed.
-        target_class: The class under test.
-        without: Paths that a support shows, which therefore are not judged.
-        limit: Keep at most this many normal and this many anomalous samples, the same for every
+        dataset: where the test split is listed.
+        target_class: the class under test.
+        without: paths that a support shows, which therefore are not judged.
+        limit: keep at most this many normal and this many anomalous samples, the same for every
             seed and nested over limits; anomalies are taken one defect kind after another.
 
     Raises:
-        FewShotError: The class is unknown, has no test images, or the limit is below 1.
+        FewShotError: the class is unknown, has no test images, or the limit is below 1.
     """
     check_class(dataset, target_class)
     test = dataset.test(target_class)
@@ -109,12 +114,6 @@ def draw_query(
         left = [sample.path for sample in order if sample.path not in without]
         chosen.update(left[:limit])
     return tuple(sample for sample in kept if sample.path in chosen)
-
-
-def train_normals(dataset: Dataset, target_class: str) -> tuple[Sample, ...]:
-    """The train split of a class that is known to exist."""
-    check_class(dataset, target_class)
-    return dataset.train(target_class)
 
 
 def check_class(dataset: Dataset, target_class: str) -> None:

@@ -21,7 +21,7 @@ def load_manifest(name_or_path: str | Path) -> Manifest:
     A file of the user keeps its suffix in `Manifest.name`: result rows tell it from a shipped one.
 
     Raises:
-        FewShotError: No such manifest, or the file is not a valid one; says which key is wrong.
+        FewShotError: no such manifest, or the file is not a valid one; says which key is wrong.
     """
     path = Path(name_or_path)
     name = path.name
@@ -41,8 +41,11 @@ def save_manifest(manifest: Manifest, path: Path, *, overwrite: bool = False) ->
     """Write a manifest, whole or not at all.
 
     Raises:
-        FewShotError: The file exists and ``overwrite`` is false, or it cannot be written.
+        FewShotError: the name does not end in .json, as `load_manifest` wants it, the file exists
+            and ``overwrite`` is false, or it cannot be written.
     """
+    if path.suffix != ".json":
+        raise FewShotError(f"manifest {path} has no .json ending: call it {path.name}.json")
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         if path.exists() and not overwrite:

@@ -5,13 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Sample
-from fewshot_ad.episodes.drawing import (
-    check_count,
-    draw,
-    draw_anomalous,
-    draw_query,
-    train_normals,
-)
+from fewshot_ad.episodes.drawing import check_count, draw, draw_anomalous, draw_query
 from fewshot_ad.episodes.manifest import Manifest
 from fewshot_ad.episodes.resolution import listed_support
 
@@ -36,17 +30,17 @@ def episodes(
     before the first episode is handed out, so that a wrong number costs no computing.
 
     Args:
-        dataset: Where samples are listed.
-        target_class: The class under test.
-        shots: Numbers of normal images; 0 is zero-shot, ``"full"`` the whole train split.
-        seeds: One draw each.
-        anomalous_shots: Labelled anomalies shown besides, drawn from the test split.
-        manifest: Lists to take supports from in place of a draw; ``"full"`` is always drawn.
-        query_limit: At most so many normal and so many anomalous query samples, the same for every
-            seed; `Episode.manifest` records it.
+        dataset: where samples are listed.
+        target_class: the class under test.
+        shots: numbers of normal images; 0 is zero-shot, ``"full"`` the whole train split.
+        seeds: one draw each.
+        anomalous_shots: labelled anomalies shown besides, drawn from the test split.
+        manifest: lists to take supports from in place of a draw; ``"full"`` is always drawn.
+        query_limit: at most so many normal and so many anomalous query samples, the same for every
+            seed unless anomalous shots take some away; `Episode.manifest` records it.
 
     Raises:
-        FewShotError: Unknown class or seed, more shots than normals, or a manifest that does not
+        FewShotError: unknown class or seed, more shots than normals, or a manifest that does not
             fit the dataset.
     """
     if not seeds or not shots:
@@ -85,8 +79,8 @@ def _support(
     dataset: Dataset, target_class: str, seed: int, number: Shots, manifest: Manifest | None
 ) -> tuple[Sample, ...]:
     if number == "full":
-        everything = len(train_normals(dataset, target_class))
-        return draw(dataset, target_class, seed, everything)
+        everything = len(dataset.train(target_class))
+        return draw(dataset, target_class, seed, max(everything, 1))
     check_count("shots", number)
     if manifest is None:
         return draw(dataset, target_class, seed, number)

@@ -87,7 +87,7 @@ def parse_manifest(name: str, content: object) -> Manifest:
     """Check what was read from JSON, key by key.
 
     Raises:
-        FewShotError: Names the key at fault and what was expected of it.
+        FewShotError: names the key at fault and what was expected of it.
     """
     fields = _mapping("the manifest", content)
     _check_keys(fields)
@@ -169,7 +169,7 @@ def _path(where: str, value: object) -> str:
 
 
 def _seed(value: str) -> int:
-    if not (value.isascii() and value.isdigit() and str(int(value)) == value):
+    if not re.fullmatch("0|[1-9][0-9]{0,17}", value):
         raise _fault("support", f"seed '{value}'", "a whole number from 0 on")
     return int(value)
 

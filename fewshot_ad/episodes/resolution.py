@@ -11,7 +11,7 @@ def draw_manifest(dataset: Dataset, seeds: Sequence[int], max_shots: int, name: 
     """Draw a support of ``max_shots`` for every class and seed.
 
     Raises:
-        FewShotError: Fewer than one shot, or more than a class has train normals.
+        FewShotError: fewer than one shot, or more than a class has train normals.
     """
     if max_shots < 1:
         raise FewShotError(f"max shots is {max_shots}: expected at least 1")
@@ -31,7 +31,7 @@ def listed_support(
     """The first ``shots`` samples that a manifest lists for a class and seed.
 
     Raises:
-        FewShotError: Another dataset, an unknown seed or class, too short a list, a file that the
+        FewShotError: another dataset, an unknown seed or class, too short a list, a file that the
             dataset does not have, or a test image that is not marked as a leak.
     """
     _check_dataset(manifest, dataset)
@@ -100,11 +100,12 @@ def _faults(
 ) -> Iterator[str]:
     """What is wrong with the paths of one class, by name alone."""
     samples = _samples(dataset, class_name)
-    train = {sample.path for sample in dataset.train(class_name)}
+    allowed = {sample.path for sample in dataset.train(class_name)}
+    allowed.update(manifest.leaks.get(class_name, ()))
+    found = [samples[path] for path in paths if path in samples]
     missing = [path for path in paths if path not in samples]
-    anomalous = [path for path in paths if path in samples and samples[path].is_anomalous]
-    leaks = {*manifest.leaks.get(class_name, ()), *anomalous, *missing}
-    test = [path for path in paths if path not in train and path not in leaks]
+    anomalous = [sample.path for sample in found if sample.is_anomalous]
+    test = [s.path for s in found if not s.is_anomalous and s.path not in allowed]
     if missing:
         yield (
             f"{len(missing)} of the {len(paths)} images listed for class '{class_name}' are not in "

@@ -46,7 +46,7 @@ def test_draw_writes_what_the_rule_draws(tmp_path, shelf):
     result = run("draw", "--dataset", "shelf:/photos", "--out", out, "--max-shots", 4, "--seeds", 2)
     assert shelf == ["shelf:/photos"]
     assert load_manifest(out) == draw_manifest(Shelf(), range(2), 4, "mine.json")
-    assert result.output == f"wrote {out}: classes: 1, seeds: 2, shots: up to 4\n"
+    assert result.output == f"wrote {out}; classes: 1, seeds: 2, shots: up to 4\n"
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,9 @@ def test_draw_never_overwrites(tmp_path):
 
 def test_show_prints_every_list_and_the_leaks():
     output = run("show", "resad_visa_4shot").output
-    assert "resad_visa_4shot for visa: classes: 12, seeds: 1, shots: up to 4" in output
+    assert "resad_visa_4shot for visa; classes: 12, seeds: 1, shots: up to 4" in output
     assert "source: ResAD (NeurIPS 2024" in output
+    assert "[dataset, class, seed]" in run("show", "mvtec_ad").output
     for class_name in load_manifest("resad_visa_4shot").classes:
         assert class_name in output
     assert output.count("warning: ") == 4
@@ -84,7 +85,8 @@ def test_show_prints_every_list_and_the_leaks():
 def test_show_lists_one_class_in_full():
     manifest = load_manifest("resad_visa_8shot")
     output = run("show", "resad_visa_8shot", "--target-class", "pcb3").output
-    assert all(path in output for path in manifest.paths(0, "pcb3"))
+    for shot, path in enumerate(manifest.paths(0, "pcb3"), start=1):
+        assert f"seed 0, shot {shot}: {path}\n" in output
     assert "shows 1 test image of 'pcb3' as support" in output
     assert "capsules" not in output
 
