@@ -1,0 +1,96 @@
+"""From values per position to anomaly map and image score, and from masks to the feature grid."""
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+from torch.nn import functional
+
+Levels = Sequence[Float[Tensor, "b _ _"]]
+
+
+def to_vectors(maps: Shaped[Tensor, "b c h w"]) -> Shaped[Tensor, "bhw c"]:
+    """One row per position: over images, then rows, then columns."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2).contiguous()
+
+
+def upsample_maps(
+    maps: Float[Tensor, "b h w"], size: tuple[int, int], align_corners: bool = False
+) -> Float[Tensor, "b H W"]:
+    """Bilinear resize to ``size`` (height, width); the official ResAD code aligns corners."""
+    resized = functional.interpolate(
+        maps[:, None], size, mode="bilinear", align_corners=align_corners
+    )
+    return resized[:, 0]
+
+
+def gaussian_blur(maps: Float[Tensor, "b h w"], sigma: float) -> Float[Tensor, "b h w"]:
+    """Blur by ``sigma`` pixels as ``scipy.ndimage.gaussian_filter``: to 4 sigma, edges mirrored."""
+    radius = int(4 * sigma + 0.5)
+    if not radius:
+        return maps
+    weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
+    weights = [weight / (2 * sum(weights) - weights[0]) for weight in weights]
+    return _blur_columns(_blur_columns(maps.mT, weights).mT, weights).contiguous()
+
+
+def fuse(
+    levels: Levels,
+    size: tuple[int, int],
+    how: Literal["mean", "sum"] = "mean",
+    align_corners: bool = False,
+) -> Float[Tensor, "b H W"]:
+    """Bring the maps of all levels to ``size`` and take their mean or sum."""
+    stacked = torch.stack([upsample_maps(maps, size, align_corners) for maps in levels])
+    return stacked.mean(dim=0) if how == "mean" else stacked.sum(dim=0)
+
+
+def unlikelihood_map(
+    levels: Levels,
+    level_peak: Sequence[float],
+    size: tuple[int, int],
+    total_peak: float | None = None,
+    align_corners: bool = False,
+) -> Float[Tensor, "b H W"]:
+    """Anomaly map from log-likelihoods: what the summed likelihoods lack to ``total_peak``.
+
+    The official code takes both peaks over all test images of the class, so a score depends on its
+    neighbours. Here they are constants that the method fixes beforehand, on the support or on known
+    classes.
+
+    Args:
+        levels: log-likelihood per channel, one map per level.
+        level_peak: log-likelihood that counts as likelihood 1, per level.
+        size: height and width of the result.
+        total_peak: greatest sum of likelihoods; the number of levels if not given. Shifts scores,
+        orders nothing.
+        align_corners: as in :func:`upsample_maps`.
+    """
+    pairs = zip(levels, level_peak, strict=True)
+    likelihood = fuse([(maps - peak).exp() for maps, peak in pairs], size, "sum", align_corners)
+    return (len(levels) if total_peak is None else total_peak) - likelihood
+
+
+def image_score(anomaly_map: Float[Tensor, "b h w"], top: int = 1) -> Float[Tensor, " b"]:
+    """Mean of the ``top`` highest pixels; the maximum by default."""
+    return anomaly_map.flatten(1).topk(top, dim=1).values.mean(dim=1)
+
+
+def mask_to_grid(masks: Bool[Tensor, "b H W"], size: tuple[int, int]) -> Bool[Tensor, "b h w"]:
+    """Masks at the size of a feature grid: a cell is anomalous if any of its pixels is."""
+    return functional.adaptive_max_pool2d(masks[:, None].float(), size)[:, 0] > 0
+
+
+def _blur_columns(maps: Tensor, weights: list[float]) -> Tensor:
+    """Blur along the height; sums of slices give an image the same bits alone and in a batch."""
+    height, radius = maps.shape[1], len(weights) - 1
+    place = torch.arange(-radius, height + radius, device=maps.device) % (2 * height)
+    padded = maps[:, torch.minimum(place, 2 * height - 1 - place)]
+    blurred = weights[0] * padded[:, radius : radius + height]
+    for offset, weight in enumerate(weights[1:], start=1):
+        before = padded[:, radius - offset : radius - offset + height]
+        blurred += weight * (before + padded[:, radius + offset : radius + offset + height])
+    return blurred

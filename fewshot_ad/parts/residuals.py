@@ -1,0 +1,215 @@
+"""Match every query position with its nearest support position, and take the difference.
+
+The difference to the nearest normal feature is nearly free of what makes a class that class, so
+that a model of residuals carries over to classes never seen (ResAD,
+https://arxiv.org/abs/2410.20047, section 3.2).
+"""
+
+import hashlib
+from collections import OrderedDict
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError
+from fewshot_ad.parts.maps import to_vectors
+
+Metric = Literal["euclidean", "cosine"]
+
+QUERY_BLOCK = 256
+BANK_BLOCK = 4096
+PAIR_BLOCK = 2**22
+
+
+@torch.no_grad()
+def match(
+    queries: Float[Tensor, "q c"], bank: Float[Tensor, "n c"], metric: Metric = "euclidean"
+) -> tuple[Float[Tensor, " q"], Int[Tensor, " q"]]:
+    """Exact nearest bank row of every query, in float32; the first of equally near rows wins.
+
+    A matrix product in blocks proposes every row that rounding could have made nearest; distances
+    taken from the differences themselves decide. So the answer for a query depends on nothing but
+    that query and the bank.
+
+    Args:
+        queries: rows to match.
+        bank: rows to be matched with, at least one.
+        metric: ``euclidean`` (NeurIPS 2024) or ``cosine`` (ResAD++).
+
+    Returns:
+        The distance (L2, or 1 - cosine similarity) and the row of the bank.
+
+    Raises:
+        FewShotError: the bank is empty, or a feature is NaN or infinite.
+    """
+    if not len(bank):
+        raise FewShotError("The bank of support features is empty: give at least one support image")
+    queries, bank = _prepare(queries, metric), _prepare(bank, metric)
+    distance = torch.full((len(queries),), torch.inf, device=queries.device)
+    index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), BANK_BLOCK):
+        rows = bank[start : start + BANK_BLOCK]
+        rows_squared = rows.square().sum(dim=1)
+        found = [_match_block(block, rows, rows_squared) for block in queries.split(QUERY_BLOCK)]
+        nearest, row = (torch.cat(parts) for parts in zip(*found, strict=True))
+        _keep_closer(distance, index, nearest, row, start)
+    if not torch.isfinite(distance).all():
+        raise FewShotError(
+            "Features hold NaN or infinite values: check the images and the backbone's weights"
+        )
+    return (distance.square() / 2 if metric == "cosine" else distance), index
+
+
+def residual(
+    queries: Float[Tensor, "*shape"],
+    matched: Float[Tensor, "*shape"],
+    form: Literal["signed", "squared"] = "signed",
+) -> Float[Tensor, "*shape"]:
+    """Difference to the matched features, ``signed`` (ResAD, eq. 1) or ``squared`` (ResAD++)."""
+    difference = queries - matched
+    return difference.square() if form == "squared" else difference
+
+
+def take(
+    support_maps: Float[Tensor, "n c hs ws"], index: Int[Tensor, "b h w"]
+) -> Float[Tensor, "b c h w"]:
+    """Support features at ``index``, which counts over images, then rows, then columns."""
+    return to_vectors(support_maps)[index].permute(0, 3, 1, 2).contiguous()
+
+
+def match_distribution(
+    residuals: Float[Tensor, "b c h w"], codes: Float[Tensor, "b c h w"], keep: float
+) -> Float[Tensor, "b c h w"]:
+    """Exact feature distribution matching, per channel of an image (EFDM, as ResAD++ uses it).
+
+    Pulls every value towards the equally ranked value of ``codes``. ``keep`` is the share of the
+    original value that stays: 1 changes nothing, 0 gives ``codes`` in the order of ``residuals``.
+    ResAD++ uses 0.4 and calls it ``fdm_alpha``.
+    """
+    order = residuals.flatten(2).argsort(dim=2, stable=True)
+    ranked_codes = codes.flatten(2).sort(dim=2).values
+    target = torch.empty_like(ranked_codes).scatter_(2, order, ranked_codes)
+    return torch.lerp(target.view_as(residuals), residuals, keep)
+
+
+class NestedMatcher:
+    """Match query maps with support maps, one pair of images at a time, and remember every pair.
+
+    A bank of N support images is searched as N small banks whose minima are kept in order: the very
+    result of one search over the concatenated bank. Supports are nested, so 1, 2, 4 and 8 shots
+    share one search, and so do seeds that have a support image in common. Pairs are known by the
+    digests of their features; the least recently used are forgotten once ``byte_limit`` is reached.
+    """
+
+    def __init__(self, byte_limit: int = 256 * 2**20) -> None:
+        self.byte_limit = byte_limit
+        self.searches = 0
+        self._bytes = 0
+        self._pairs: OrderedDict[tuple[bytes, bytes, str], tuple[Tensor, Tensor]] = OrderedDict()
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        query_maps: Float[Tensor, "b c h w"],
+        support_maps: Float[Tensor, "n c hs ws"],
+        metric: Metric = "euclidean",
+    ) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
+        """Nearest support position of every query position, counted as :func:`take` does.
+
+        Returns:
+            Distance and index into the concatenated support positions.
+
+        Raises:
+            FewShotError: there is no support map, or a feature is NaN or infinite.
+        """
+        if not len(support_maps):
+            raise FewShotError(
+                "The bank of support features is empty: give at least one support image"
+            )
+        support = [(_digest(rows), rows) for rows in map(_image_rows, support_maps)]
+        nearest = [self._match_image(_image_rows(image), support, metric) for image in query_maps]
+        size = query_maps.shape[2:]
+        distance, index = (
+            torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
+        )
+        return distance, index
+
+    def _match_image(
+        self, queries: Tensor, support: list[tuple[bytes, Tensor]], metric: Metric
+    ) -> tuple[Tensor, Tensor]:
+        digest = _digest(queries)
+        distance = torch.full((len(queries),), torch.inf, device=queries.device)
+        index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+        for number, (support_digest, rows) in enumerate(support):
+            key = (digest, support_digest, f"{metric} {queries.device}")
+            found = self._pairs.get(key) or self._remember(key, match(queries, rows, metric))
+            self._pairs.move_to_end(key)
+            _keep_closer(distance, index, *found, number * len(rows))
+        return distance, index
+
+    def _remember(
+        self, key: tuple[bytes, bytes, str], found: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        self.searches += 1
+        distance, index = found
+        self._pairs[key] = distance, index.int()
+        self._bytes += 2 * distance.nbytes
+        while self._bytes > self.byte_limit and len(self._pairs) > 1:
+            _, (forgotten, _) = self._pairs.popitem(last=False)
+            self._bytes -= 2 * forgotten.nbytes
+        return self._pairs[key]
+
+
+def _prepare(rows: Tensor, metric: Metric) -> Tensor:
+    # Unit vectors are as near by Euclid as by angle: |a - b|^2 / 2 = 1 - cos(a, b).
+    return functional.normalize(rows.float(), dim=1) if metric == "cosine" else rows.float()
+
+
+def _match_block(queries: Tensor, bank: Tensor, bank_squared: Tensor) -> tuple[Tensor, Tensor]:
+    query, row = _shortlist(queries, bank, bank_squared)
+    exact = _paired_distances(queries, bank, query, row)
+    distance = exact.new_full((len(queries),), torch.inf).scatter_reduce(0, query, exact, "amin")
+    winners = exact == distance[query]
+    last = row.new_full((len(queries),), len(bank) - 1)
+    return distance, last.scatter_reduce(0, query[winners], row[winners], "amin")
+
+
+def _shortlist(queries: Tensor, bank: Tensor, bank_squared: Tensor) -> tuple[Tensor, Tensor]:
+    """Pairs (query, row) that may be nearest, rounding in the matrix product allowed for."""
+    query_squared = queries.square().sum(dim=1, keepdim=True)
+    score = torch.addmm(bank_squared, queries, bank.T, alpha=-2)  # |q - b|^2 - |q|^2
+    best = score.amin(dim=1, keepdim=True)
+    # A sum of c products in float32 strays by about eps sqrt(c) |q| |b|, and |b| <= |q| + |q - b|.
+    stray = 4 * torch.finfo(score.dtype).eps * queries.shape[1] ** 0.5
+    rivals = score <= best + stray * (2 * query_squared + best)
+    query, row = rivals.nonzero(as_tuple=True)
+    return query, row
+
+
+def _paired_distances(queries: Tensor, bank: Tensor, query: Tensor, row: Tensor) -> Tensor:
+    # Near-constant images shortlist millions of pairs: never hold all their differences at once.
+    size = max(1, PAIR_BLOCK // queries.shape[1])
+    pairs = zip(query.split(size), row.split(size), strict=True)
+    return torch.cat([(queries[q] - bank[b]).square().sum(dim=1).sqrt() for q, b in pairs])
+
+
+def _keep_closer(distance: Tensor, index: Tensor, found: Tensor, row: Tensor, offset: int) -> None:
+    """Fold the next bank into running minima; the first of equally near rows stays."""
+    closer = found < distance
+    distance[closer] = found[closer]
+    index[closer] = row[closer].long() + offset
+
+
+def _image_rows(image: Float[Tensor, "c h w"]) -> Float[Tensor, "hw c"]:
+    return image.float().flatten(1).T.contiguous()
+
+
+def _digest(rows: Float[Tensor, "n c"]) -> bytes:
+    return hashlib.sha256(str(tuple(rows.shape)).encode() + rows.cpu().numpy().tobytes()).digest()
+
+
+shared_matcher = NestedMatcher()
+"""One memory for all methods of this process: a pair of feature maps matches alike whoever asks."""
