@@ -1,6 +1,7 @@
 """Datasets, one per file: the name of the file is the name of the dataset."""
 
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
@@ -32,7 +33,7 @@ def load_dataset(spec: str) -> Dataset:
         FewShotError: no dataset has this name, or its root is absent or laid out differently.
     """
     name, _, root = spec.partition(":")
-    return dataset_class(name)(root or None)
+    return dataset_class(name)(Path(root) if root else None)
 
 
 def _dataset_classes() -> dict[str, type[Any]]:
