@@ -1,4 +1,4 @@
-"""Meta-trained methods on disk, found again by what went into them, so that nothing trains twice."""
+"""Meta-trained methods on disk, found again by what went into them: nothing trains twice."""
 
 import hashlib
 import json
@@ -7,12 +7,14 @@ import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from fewshot_ad.api import FewShotError, KnownClasses, MetaTrained
 from fewshot_ad.evaluation.identity import known_digest, method_identity, method_name
 from fewshot_ad.evaluation.locks import exclusive
+from fewshot_ad.evaluation.results import without_device
 
 M = TypeVar("M", bound=MetaTrained)
 
@@ -33,7 +35,9 @@ def cache_folder() -> Path:
 
 def checkpoint_key(method: MetaTrained, known: KnownClasses) -> str:
     """Short digest of all that meta-training depends on: method, parameters, weights, images."""
-    content = {**method_identity(method), "known": known_digest(known)}
+    identity = method_identity(method)
+    identity["params"] = without_device(identity["params"])
+    content = {**identity, "known": known_digest(known)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -76,7 +80,7 @@ def load_checkpoint(method: M, path: Path) -> M:
         raise FewShotError(
             f"no checkpoint at {path}; make one with 'fewshot-ad train --out {path}'."
         )
-    fresh = method.variant()
+    fresh = replace(method)
     try:
         fresh.load(path)
     except FewShotError:
@@ -86,7 +90,7 @@ def load_checkpoint(method: M, path: Path) -> M:
             f"{path} is not a readable checkpoint of {method_name(method)} "
             f"({' '.join(str(error).split())}); train it again with 'fewshot-ad train'."
         ) from error
-    return fresh  # pyright: ignore[reportReturnType] - a variant has the class of its original
+    return fresh
 
 
 def save_checkpoint(method: MetaTrained, path: Path) -> None:
@@ -144,7 +148,7 @@ def _from_cache(method: M, path: Path) -> M | None:
 
 def _meta_train(method: M, known: KnownClasses, path: Path) -> M:
     partial = path.with_suffix(".partial")
-    ready = method.variant()
+    ready = replace(method)
     ready.meta_train(known, resume=partial)
     save_checkpoint(ready, path)
     partial.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.evaluation.results import Cell, ResultRow, row_key
 from fewshot_ad.images import EvalSize
 
-OnImage = Callable[[Sample, float, Float[Tensor, "h w"]], None]
+OnImage = Callable[[Sample, Float[Tensor, ""], Float[Tensor, "h w"]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +119,18 @@ def _run(
     batch_size: int,
     on_image: OnImage | None,
 ) -> Outcome:
+    truth = query.truth  # read before the clocks start
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     support = _read_support(dataset, episode, method)
     began = _now()
     method.fit(support)
     fit_seconds = _now() - began
-    size = len(query.samples) if method.track == "batched" else batch_size
-    prediction, predict_seconds = _predict(method, query, size, on_image)
+    prediction, predict_seconds = _predict(method, query, batch_size, on_image)
     began = _now()
-    metrics = _measure(prediction, query, f"{episode.dataset}/{episode.target_class}")
+    metrics = _measure(prediction, query)
+    metric_seconds = _now() - began
+    _warn_of_empty(metrics, f"{episode.dataset}/{episode.target_class}")
     n_anomalous = int(query.is_anomalous.sum())
     row = ResultRow(
         **asdict(cell),
@@ -136,10 +138,10 @@ def _run(
         reasons=metrics.reasons,
         n_normal=len(query.samples) - n_anomalous,
         n_anomalous=n_anomalous,
-        n_missing_masks=query.truth.n_missing,
+        n_missing_masks=truth.n_missing,
         fit_seconds=fit_seconds,
         predict_seconds_per_image=predict_seconds / len(query.samples),
-        metric_seconds=_now() - began,
+        metric_seconds=metric_seconds,
         **provenance(method.device),
     )
     return Outcome(row, episode, prediction)
@@ -161,7 +163,7 @@ def _predict(
     side = method.preprocess.size
     scores, maps = torch.empty(n), torch.empty(n, side, side)
     seconds, start = 0.0, 0
-    for images in query.batches(batch_size):
+    for images in query.batches(n if method.track == "batched" else batch_size):
         began = _now()
         part = method.predict(images)
         seconds += _now() - began
@@ -170,10 +172,8 @@ def _predict(
         scores[places], maps[places] = part.image_score, part.anomaly_map
         start += len(images)
         if on_image is not None:
-            for sample, score, one in zip(
-                query.samples[places], scores[places].tolist(), maps[places], strict=True
-            ):
-                on_image(sample, score, one)
+            for each in zip(query.samples[places], scores[places], maps[places], strict=True):
+                on_image(*each)
     prediction = Prediction(scores, maps)
     _check_finite(method, prediction, query.samples)
     return prediction, seconds
@@ -193,21 +193,23 @@ def _check_prediction(
 
 def _check_finite(method: Method, prediction: Prediction, samples: tuple[Sample, ...]) -> None:
     fine = prediction.image_score.isfinite() & prediction.anomaly_map.isfinite().all(dim=(1, 2))
-    bad = (~fine).nonzero().flatten().tolist()
+    bad = [sample.path for sample, is_fine in zip(samples, fine, strict=True) if not is_fine]
     if bad:
         raise FewShotError(
             f"{method_name(method)} gave NaN or infinite scores for {len(bad)} of {len(samples)} "
-            f"images, first for {samples[bad[0]].path}; check its weights and parameters."
+            f"images, first for {bad[0]}; check its weights and parameters."
         )
 
 
-def _measure(prediction: Prediction, query: Query, target: str) -> Metrics:
-    metrics = image_metrics(prediction.image_score.numpy(), query.is_anomalous)
-    metrics |= pixel_metrics(query.align(prediction.anomaly_map), query.truth)
+def _measure(prediction: Prediction, query: Query) -> Metrics:
+    of_images = image_metrics(prediction.image_score.numpy(), query.is_anomalous)
+    return of_images | pixel_metrics(query.align(prediction.anomaly_map), query.truth)
+
+
+def _warn_of_empty(metrics: Metrics, target: str) -> None:
     for reason in dict.fromkeys(metrics.reasons.values()):
         empty = [name for name, why in metrics.reasons.items() if why == reason]
         warnings.warn(f"{target}: {', '.join(empty)} left empty: {reason}.", stacklevel=4)
-    return metrics
 
 
 def _now() -> float:

@@ -1,4 +1,4 @@
-"""What an outcome depends on, known before anything is computed: so that finished cells are skipped."""
+"""What an outcome depends on, known before it is computed, so that finished cells are skipped."""
 
 import hashlib
 import json
@@ -39,7 +39,7 @@ def method_identity(method: Method) -> dict[str, Any]:
 
 
 def known_digest(known: KnownNames) -> str:
-    """Short digest of the known classes; an own ``digest`` (which tells the limits too) goes first."""
+    """Short digest of the known classes: their own, which knows the order too, if they have one."""
     own: str | None = getattr(known, "digest", None)
     if own is not None:
         return own

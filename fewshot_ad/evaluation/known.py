@@ -60,13 +60,14 @@ class KnownImages:
     @cached_property
     def digests(self) -> frozenset[str]:
         """The content of every image in use."""
-        return frozenset(digest for listed in self._content.values() for digest in listed)
+        return frozenset(
+            digest for of_class in self._content for listed in of_class[1:] for digest in listed
+        )
 
     @cached_property
     def digest(self) -> str:
         """Short digest of names and contents, in order: what a checkpoint is found by."""
-        text = json.dumps([[name, listed] for name, listed in self._content.items()])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(self._content).encode()).hexdigest()[:16]
 
     def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
         """The train normals of a class, in natural order."""
@@ -89,22 +90,22 @@ class KnownImages:
                 f"cannot hold out {n_held_out} of {len(self.names)} known classes; hold out at "
                 "least one and leave at least one to train on."
             )
-        held_out = {*permuted(self.names, "held out", seed)[:n_held_out]}
-        train = [known for name, known in self._classes.items() if name not in held_out]
-        return KnownImages(train), KnownImages(
-            [self._classes[n] for n in self.names if n in held_out]
-        )
+        chosen = {*permuted(self.names, "held out", seed)[:n_held_out]}
+        train = [known for name, known in self._classes.items() if name not in chosen]
+        held_out = [known for name, known in self._classes.items() if name in chosen]
+        return KnownImages(train), KnownImages(held_out)
 
     @cached_property
-    def _content(self) -> dict[str, list[str]]:
-        return {
-            name: [
-                *image_digests(known.dataset, known.normals).values(),
-                "labelled",
-                *image_digests(known.dataset, known.labelled).values(),
-            ]
+    def _content(self) -> list[tuple[str, list[str], list[str]]]:
+        """Name, train normals and labelled images of every class."""
+        return [
+            (
+                name,
+                [*image_digests(known.dataset, known.normals).values()],
+                [*image_digests(known.dataset, known.labelled).values()],
+            )
             for name, known in self._classes.items()
-        }
+        ]
 
     def _named(self, name: str) -> KnownClass:
         if name not in self._classes:
@@ -166,8 +167,8 @@ def _parse_one(text: str, exclude: tuple[str, str] | None) -> tuple[Dataset, tup
     """A dataset and its chosen classes; what follows the name may be a root, classes or both."""
     name, _, rest = text.partition(":")
     root, _, chosen = rest.rpartition(":")
-    if not root and _is_path(chosen):
-        root, chosen = chosen, ""
+    if "/" in chosen or (not root and Path(chosen).is_dir()):
+        root, chosen = rest, ""
     dataset = load_dataset(f"{name}:{root}" if root else name)
     if not chosen:
         return dataset, dataset.classes
@@ -177,14 +178,10 @@ def _parse_one(text: str, exclude: tuple[str, str] | None) -> tuple[Dataset, tup
             raise unknown_name(f"class of {dataset.name}", class_name, dataset.classes)
         if (dataset.name, class_name) == exclude:
             raise FewShotError(
-                f"the target class {dataset.name}/{class_name} is among the known classes; a method "
-                "must not have seen it: leave it out of --known."
+                f"the target class {dataset.name}/{class_name} is among the known ones; leave it "
+                "out of --known, since a method must not have seen it."
             )
     return dataset, classes
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text or "\\" in text or text.startswith((".", "~")) or Path(text).is_dir()
 
 
 def _known_class(dataset: Dataset, class_name: str, limit: int, seed: int) -> KnownClass:

@@ -65,10 +65,7 @@ def warn_of_repeats(episode: Episode, digests: Mapping[Sample, str]) -> None:
     judged = [sample.path for sample in shown if digests[sample] in queried]
     where = f"{episode.dataset}/{episode.target_class}, seed {episode.seed}"
     for found, what in (
-        (
-            twice,
-            "have the same content as another support image: the shots are fewer than they say",
-        ),
+        (twice, "have the content of another support image: the shots are fewer than they say"),
         (judged, "are among the query images too: their scores flatter the method"),
     ):
         if found:

@@ -20,7 +20,7 @@ KEPT_BYTES = 512 * 2**20
 class Query:
     """What is judged: images as a method eats them, and the truth at the size of the comparison.
 
-    Prepared images are kept between episodes while all of them together stay below ``kept_bytes``;
+    Prepared images are kept between episodes while all of them together stay below ``KEPT_BYTES``;
     those of a larger class are decoded again, a batch at a time.
     """
 
@@ -30,14 +30,13 @@ class Query:
         samples: tuple[Sample, ...],
         preprocess: Preprocess,
         eval_size: EvalSize,
-        kept_bytes: int = KEPT_BYTES,
     ) -> None:
         self.samples = samples
         self.is_anomalous = np.array([sample.is_anomalous for sample in samples], dtype=bool)
         self._dataset = dataset
         self._preprocess = preprocess
         self._eval_size: EvalSize = eval_size
-        self._is_kept = len(samples) * 3 * preprocess.size**2 * 4 <= kept_bytes
+        self._is_kept = len(samples) * 3 * preprocess.size**2 * 4 <= KEPT_BYTES
         self._kept: list[Tensor] = []
 
     def batches(self, batch_size: int) -> Iterator[Float[Tensor, "b 3 h w"]]:

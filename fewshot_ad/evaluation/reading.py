@@ -1,7 +1,7 @@
 """Samples as tensors, decoded a little ahead of whoever computes on them."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -21,7 +21,7 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def read_ahead(items: Iterable[S], read: Callable[[S], T]) -> Generator[T]:
+def read_ahead(items: Iterable[S], read: Callable[[S], T]) -> Iterator[T]:
     """``read`` of every item, in order; a few threads keep a few results ready.
 
     Decoders and resizers leave the interpreter lock, so threads suffice.

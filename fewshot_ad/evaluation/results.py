@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -98,9 +98,14 @@ class ResultRow(Cell):
 def row_key(cell: Cell) -> str:
     """Short digest of the cell, whatever device and moment it was computed at."""
     identity = {each.name: getattr(cell, each.name) for each in fields(Cell)}
-    identity["params"] = {k: v for k, v in cell.params.items() if k != "device"}
+    identity["params"] = without_device(cell.params)
     text = json.dumps(identity, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def without_device(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyper-parameters that change outcomes: where it is computed does not."""
+    return {name: value for name, value in params.items() if name != "device"}
 
 
 def append(path: Path, row: ResultRow) -> None:

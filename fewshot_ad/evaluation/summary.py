@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fewshot_ad.api import Track
 from fewshot_ad.episodes import Shots
 from fewshot_ad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
-from fewshot_ad.evaluation.results import ResultRow, row_key
+from fewshot_ad.evaluation.results import ResultRow, row_key, without_device
 from fewshot_ad.images import EvalSize
 
 METRICS = IMAGE_METRICS + PIXEL_METRICS
@@ -84,12 +84,11 @@ def _known_datasets(row: ResultRow) -> tuple[str, ...]:
 
 def _configuration(row: ResultRow) -> Hashable:
     """What the rows of one line share: all but class, seed and what follows from them."""
-    loose = {k: v for k, v in row.params.items() if k != "device"}
     return (
         row.dataset,
         row.method,
         row.recipe,
-        json.dumps([loose, row.extra], sort_keys=True),
+        json.dumps([without_device(row.params), row.extra], sort_keys=True),
         row.backbone,
         row.weights_digest,
         _known_datasets(row),
