@@ -1,4 +1,4 @@
-"""Class-generalizable visual anomaly detection: a few normal images of an unseen product are enough.
+"""Class-generalizable visual anomaly detection from a few normal images of an unseen product.
 
 ``fewshot_ad.api`` says what a sample, an episode, a support and a method are; the names below are
 imported when they are first used, because most of them bring torch.
@@ -22,7 +22,7 @@ _PUBLIC = {
 }
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'fewshot_ad' has no attribute '{name}'")
     return getattr(import_module(f"fewshot_ad.{_PUBLIC[name]}"), name)

@@ -1,6 +1,9 @@
-"""The command line: one file per command, imported when that command runs, so that help is quick."""
+"""The command line: one file per command, imported when it runs, so that help is quick."""
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -22,33 +25,53 @@ USER_ERROR = 2
 
 
 class Commands(TyperGroup):
-    """Imports a command late, and says what the user can mend in one line on stderr, exit code 2."""
+    """Imports a command late; says what the user can mend in one line on stderr, exit code 2."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = {name: TyperCommand(name, help=text) for name, text in COMMANDS.items()}
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command itself in place of the entry that only the help page needs."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(str(name)), rest
 
-    def main(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+    def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its code; a bug keeps its traceback."""
         try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            with _warnings_in_one_line():
+                code = super().main(*args, **{**kwargs, "standalone_mode": False})
         except (KeyboardInterrupt, typer.Abort):
             code = INTERRUPTED
         except Exception as error:
             code = _report(error)
         if code == INTERRUPTED:
-            sys.stderr.write("interrupted: what was finished is kept; the same command goes on there\n")
+            sys.stderr.write(
+                "interrupted: what was finished is kept; the same command goes on there\n"
+            )
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def load_command(name: str) -> Any:  # noqa: ANN401
+def load_command(name: str) -> Any:
     """The command behind a name, from the file of that name."""
     return typer.main.get_command(import_module(f"{__name__}.{name}").app)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Show each warning once, as a line on stderr."""
+    seen: set[str] = set()
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        line = " ".join(str(message).split())
+        if line not in seen:
+            seen.add(line)
+            sys.stderr.write(f"warning: {line}\n")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _report(error: Exception) -> int:
@@ -56,7 +79,9 @@ def _report(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # pyright: ignore[reportAttributeAccessIssue]
         return USER_ERROR
-    usage = getattr(error, "format_message", None)  # typer's own errors: their base has no public name
+    usage = getattr(
+        error, "format_message", None
+    )  # typer's own errors: their base has no public name
     if usage is not None:
         return _print_error(usage())
     from fewshot_ad.api import FewShotError  # here, because it imports torch
@@ -90,10 +115,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def main_options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
-    """Few-shot anomaly detection: a few normal images of an unseen product, and its defects are found."""
+    """Few-shot anomaly detection: a few normal images of an unseen product, defects found."""
 
 
 def main() -> None:

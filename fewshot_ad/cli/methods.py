@@ -4,14 +4,14 @@ import json
 import re
 import sys
 from dataclasses import dataclass, fields, is_dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from fewshot_ad.api import Method
+from fewshot_ad.api import Method
+from fewshot_ad.methods import list_methods, load_method
 
 app = typer.Typer(invoke_without_command=True)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
@@ -34,8 +34,6 @@ def list_command(context: typer.Context, as_json: AsJson = False) -> None:
     """List the methods; `show NAME` prints the parameters of one."""
     if context.invoked_subcommand is not None:
         return
-    from fewshot_ad.methods import list_methods, load_method
-
     cards = [describe(name, load_method(name)) for name in list_methods()]
     if as_json:
         typer.echo(json.dumps([vars(card) for card in cards], indent=2))
@@ -53,8 +51,6 @@ def show_command(
     as_json: AsJson = False,
 ) -> None:
     """Print the parameters of one method with their types and defaults, as `--set` takes them."""
-    from fewshot_ad.methods import load_method
-
     method = load_method(name)
     card = describe(name, method)
     rows = list(parameters(method))
@@ -69,7 +65,7 @@ def show_command(
     Console().print(table)
 
 
-def describe(name: str, method: "Method") -> Card:
+def describe(name: str, method: Method) -> Card:
     """The card of a method, from its class and its docstring."""
     text = documentation(method)
     year = re.search(r"\b(?:19|20)\d\d\b", text)
@@ -84,14 +80,14 @@ def describe(name: str, method: "Method") -> Card:
     )
 
 
-def documentation(method: "Method") -> str:
+def documentation(method: Method) -> str:
     """The docstrings of the method's module and class, in this order."""
     module = sys.modules[type(method).__module__].__doc__ or ""
     own = type(method).__doc__ or ""
     return "\n\n".join(text.strip() for text in (module, own) if text.strip())
 
 
-def parameters(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:  # noqa: ANN401
+def parameters(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:
     """Name, type and default of every field of a method; those of a nested dataclass are dotted."""
     rows: list[tuple[str, str, str]] = []
     for entry in fields(settings):

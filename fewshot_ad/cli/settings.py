@@ -1,34 +1,31 @@
 """The values of options: shots, seeds, and ``--set name=value`` typed by the fields of a method."""
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from fewshot_ad.api import FewShotError
+from fewshot_ad.api import Dataset, FewShotError, Method
+from fewshot_ad.assets import unknown_name
+from fewshot_ad.episodes import Shots
+from fewshot_ad.images import EvalSize
+from fewshot_ad.methods import load_method
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of an unknown name: the nearest known one, or all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
-
-
-def parse_shots(text: str) -> list[int | Literal["full"]]:
+def parse_shots(text: str) -> list[Shots]:
     """``"1,4,full"`` as a list in the order given, without repeats."""
     return list(dict.fromkeys(_shots(item.strip()) for item in text.split(",")))
 
 
-def _shots(item: str) -> int | Literal["full"]:
+def _shots(item: str) -> Shots:
     if item == "full":
         return "full"
     if not item.isdecimal():
         raise FewShotError(
-            f"--shots: '{item}' is not a number of images; give 0, 1, 2 ... or full, separated by commas"
+            f"--shots: '{item}' is not a number of images; give 0, 1, 2 ... or full, with commas"
         )
     return int(item)
 
@@ -41,11 +38,13 @@ def parse_seeds(text: str) -> list[int]:
     if "," in text:
         return list(dict.fromkeys(map(int, items)))
     if int(items[0]) == 0:
-        raise FewShotError("--seeds: 0 seeds leave nothing to do; give 1 or more, or a list such as 0,")
+        raise FewShotError(
+            "--seeds: 0 seeds leave nothing to do; give 1 or more, or a list such as 0,"
+        )
     return list(range(int(items[0])))
 
 
-def with_settings(method: Any, pairs: Iterable[str]) -> Any:  # noqa: ANN401
+def with_settings(method: Any, pairs: Iterable[str]) -> Any:
     """A copy of a method with ``name=value`` pairs set; a dotted name reaches a nested dataclass.
 
     Raises:
@@ -59,13 +58,11 @@ def with_settings(method: Any, pairs: Iterable[str]) -> Any:  # noqa: ANN401
     return method
 
 
-def _with_setting(owner: Any, name: str, text: str, pair: str) -> Any:  # noqa: ANN401
+def _with_setting(owner: Any, name: str, text: str, pair: str) -> Any:
     head, _, rest = name.partition(".")
     names = [field.name for field in fields(owner) if field.init]
     if head not in names:
-        raise FewShotError(
-            f"--set {pair}: {type(owner).__name__} has no parameter '{head}'; {nearest(head, names)}"
-        )
+        raise unknown_name(f"parameter of {type(owner).__name__}", head, names)
     current = getattr(owner, head)
     if rest and is_dataclass(current):
         return replace(owner, **{head: _with_setting(current, rest, text, pair)})
@@ -75,21 +72,21 @@ def _with_setting(owner: Any, name: str, text: str, pair: str) -> Any:  # noqa: 
     return _replaced(owner, head, typed(text, annotation, f"--set {pair}"), pair)
 
 
-def _how_to_set(head: str, current: Any) -> str:  # noqa: ANN401
+def _how_to_set(head: str, current: Any) -> str:
     if not is_dataclass(current):
         return f"'{head}' has no parts"
     return f"'{head}' has parts: {', '.join(f'{head}.{field.name}' for field in fields(current))}"
 
 
-def _replaced(owner: Any, name: str, value: Any, pair: str) -> Any:  # noqa: ANN401
+def _replaced(owner: Any, name: str, value: Any, pair: str) -> Any:
     try:
         return replace(owner, **{name: value})
     except FewShotError as error:
         raise FewShotError(f"--set {pair}: {error}") from error
 
 
-def typed(text: str, annotation: Any, what: str) -> Any:  # noqa: ANN401
-    """``text`` as a value of an annotation: numbers, booleans, choices, optionals and tuples of them.
+def typed(text: str, annotation: Any, what: str) -> Any:
+    """``text`` as a value of an annotation: a number, boolean, choice, optional or a tuple of them.
 
     Raises:
         FewShotError: ``text`` is no such value; the line starts with ``what``.
@@ -100,14 +97,14 @@ def typed(text: str, annotation: Any, what: str) -> Any:  # noqa: ANN401
     if origin is Literal:
         choices = {str(choice): choice for choice in get_args(annotation)}
         if text not in choices:
-            raise FewShotError(f"{what}: '{text}' is no choice; {nearest(text, choices)}")
+            raise unknown_name(f"choice of {what}", text, choices)
         return choices[text]
     if origin is tuple:
         return _typed_tuple(text, get_args(annotation), what)
     return _typed_scalar(text, annotation, what)
 
 
-def _typed_optional(text: str, options: tuple[Any, ...], what: str) -> Any:  # noqa: ANN401
+def _typed_optional(text: str, options: tuple[Any, ...], what: str) -> Any:
     if text.lower() == "none" and NoneType in options:
         return None
     *others, last = [option for option in options if option is not NoneType]
@@ -128,9 +125,55 @@ def _typed_tuple(text: str, options: tuple[Any, ...], what: str) -> tuple[Any, .
     return tuple(typed(item, option, what) for item, option in zip(items, options, strict=True))
 
 
-def _typed_scalar(text: str, kind: Any, what: str) -> Any:  # noqa: ANN401
+def _typed_scalar(text: str, kind: Any, what: str) -> Any:
     try:
         return BOOLEANS[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError, TypeError):
         wanted = {bool: "true or false", int: "a whole number", float: "a number"}
         raise FewShotError(f"{what}: expected {wanted.get(kind, kind)}") from None
+
+
+def parse_eval_size(text: str) -> EvalSize:
+    """``native``, or the side in pixels at which maps meet masks."""
+    if text == "native":
+        return "native"
+    if not text.isdecimal() or int(text) == 0:
+        raise FewShotError(f"--eval-size: '{text}' is neither a number of pixels nor 'native'")
+    return int(text)
+
+
+def parse_target_classes(names: Sequence[str], dataset: Dataset) -> list[str]:
+    """The classes under test; ``all`` stands for every class of the dataset."""
+    if not names:
+        raise FewShotError(
+            f"no --target-class: give one or more of {', '.join(dataset.classes)}, or all"
+        )
+    if "all" in names:
+        return list(dataset.classes)
+    for name in names:
+        if name not in dataset.classes:
+            raise unknown_name(f"class of {dataset.name}", name, dataset.classes)
+    return list(dict.fromkeys(names))
+
+
+def configured_method(
+    name: str,
+    settings: Sequence[str],
+    device: str,
+    backbone: str | None,
+    weights_dir: Path | None,
+) -> Method:
+    """The method of a name with what the options say of it.
+
+    Raises:
+        FewShotError: unknown method or parameter, or a method that has no backbone was given one.
+    """
+    method = load_method(name).variant(device=device)
+    for parameter, value in (("backbone", backbone), ("weights_dir", weights_dir)):
+        if value is None:
+            continue
+        if parameter not in {field.name for field in fields(method)}:
+            option = parameter.replace("_", "-")
+            raise FewShotError(f"{name} takes no --{option}: it has no parameter '{parameter}'")
+        method = method.variant(**{parameter: str(value)})
+    return with_settings(method, settings)

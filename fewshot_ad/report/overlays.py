@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from fewshot_ad.api import Dataset, Episode, Prediction, Preprocess
 from fewshot_ad.images import overlay, restore_map
 
-PANEL, GAP, LINE = 176, 6, 18
+PANEL, GAP, LINE = 200, 6, 18
 EXAMPLES = 3
 LOW_PERCENTILE, HIGH_PERCENTILE = 50.0, 99.5
 INK, FAINT = (20, 20, 20), (110, 110, 110)
@@ -61,7 +61,9 @@ class Sheet:
             left = place * (3 * PANEL + GAP)
             panels = np.concatenate(self._panels(index, scale), axis=1)
             canvas[2 * LINE : 2 * LINE + PANEL, left : left + 3 * PANEL] = panels
-            canvas[: 2 * LINE, left : left + 3 * PANEL] = _text(self._caption(index), 3 * PANEL, FAINT)
+            canvas[: 2 * LINE, left : left + 3 * PANEL] = _text(
+                self._caption(index), 3 * PANEL, FAINT
+            )
         return canvas
 
     def _panels(self, index: int, scale: Scale) -> list[Pixels]:
@@ -147,8 +149,8 @@ def _legend(scale: Scale, width: int) -> Pixels:
     ramp = np.tile(np.linspace(0.0, 1.0, PANEL, dtype=np.float32), (LINE, 1))
     grey = np.full((LINE, PANEL, 3), 128, np.uint8)
     words = (
-        f"{scale.low:.4g} to {scale.high:.4g}, one scale for all images of the episode (median to 99.5th "
-        "percentile); left: image, middle: ground truth outlined in cyan, right: anomaly map"
+        f"{scale.low:.4g} to {scale.high:.4g}, one scale for all images of the episode (median to "
+        "99.5th percentile); left: image, middle: ground truth outlined in cyan, right: anomaly map"
     )
     text = _text([words], width - PANEL - GAP, FAINT)
     space = np.full((LINE, GAP, 3), 255, np.uint8)

@@ -1,10 +1,15 @@
-"""Result rows as tables: on a terminal, in Markdown, in CSV. One table per track: they never share a ranking."""
+"""Result rows as tables: on a terminal, in Markdown, in CSV.
+
+Tracks never share a table: a method that was trained on anomalies is not ranked beside one that was
+not.
+"""
 
 import csv
 import io
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 from rich import box
 from rich.table import Table
@@ -21,14 +26,14 @@ METRIC_NAMES = {
     "p_f1_max": "P-F1max",
     "aupro": "AUPRO",
 }
-SECOND_NAMES = dict(zip(SECONDS, ("fit s", "predict s/image", "metric s"), strict=True))
+SECOND_NAMES = dict(zip(SECONDS, ("fit s", "s/image", "metric s"), strict=True))
 MEAN = "mean of classes"
 EMPTY = "–"
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A table before it is drawn: text in cells, the lines of one class together, the means last."""
+    """A table before it is drawn: text in cells, the lines of a class together, the means last."""
 
     title: str
     header: tuple[str, ...]
@@ -36,7 +41,7 @@ class Grid:
 
 
 def grids(rows: Iterable[ResultRow]) -> list[Grid]:
-    """One grid per track, dataset and evaluation size; metrics in percent, mean ± std over seeds."""
+    """One grid per track, dataset and evaluation size: percent, mean ± std over seeds."""
     lines = [line for line in summarise(rows) if line.target_class or len(line.classes) > 1]
     tables: defaultdict[Hashable, list[TableRow]] = defaultdict(list)
     for line in lines:
@@ -55,9 +60,18 @@ def markdown(rows: Iterable[ResultRow]) -> str:
 
 
 def to_csv(rows: Iterable[ResultRow]) -> str:
-    """Every line of the summary with full precision: metrics in [0, 1], empty where there is none."""
+    """Every line of the summary in full precision: metrics in [0, 1], or empty."""
     text = io.StringIO()
-    names = ["dataset", "track", "method", "backbone", "known", "shots", "anomalous_shots", "manifest"]
+    names = [
+        "dataset",
+        "track",
+        "method",
+        "backbone",
+        "known",
+        "shots",
+        "anomalous_shots",
+        "manifest",
+    ]
     names += ["eval_size", "target_class", "n_seeds"]
     names += [f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")]
     writer = csv.DictWriter(text, [*names, *SECONDS], lineterminator="\n")
@@ -89,29 +103,33 @@ def percent(spread: Spread | None) -> str:
 
 def _grid(lines: Sequence[TableRow]) -> Grid:
     first = lines[0]
-    seeds = max(spread.n_seeds for line in lines for spread in line.metrics.values() if spread)
+    spreads = [spread for line in lines for spread in line.metrics.values() if spread]
+    n_seeds = max((spread.n_seeds for spread in spreads), default=0)
+    table = [_cells(line, label) for line, label in zip(lines, _labels(lines), strict=True)]
+    shared = [name for name in ("method", "shots") if len({cells[name] for cells in table}) == 1]
     title = (
-        f"{first.dataset}, {first.track.replace('_', ' ')}, maps at {first.eval_size} px, "
-        f"support: {first.manifest}, percent, mean ± std over {seeds} seeds"
+        f"{first.dataset}, {first.track.replace('_', '-')}, "
+        + "".join(f"{name}: {table[0][name]}, " for name in shared)
+        + f"support: {first.manifest}, maps at {first.eval_size} px; "
+        f"percent, mean ± std over {n_seeds} seeds"
     )
-    labels = _labels(lines)
+    header = tuple(name for name in table[0] if name not in shared)
     blocks: defaultdict[tuple[bool, str], list[tuple[str, ...]]] = defaultdict(list)
-    for line, label in zip(lines, labels, strict=True):
-        key = (line.target_class is None, line.target_class or MEAN)
-        blocks[key].append(_cells(line, label))
-    header = ("class", "method", "shots", *METRIC_NAMES.values(), *SECOND_NAMES.values())
+    for cells in table:
+        key = (cells["class"] == MEAN, cells["class"])
+        blocks[key].append(tuple(cells[name] for name in header))
     return Grid(title, header, tuple(tuple(blocks[key]) for key in sorted(blocks)))
 
 
-def _cells(line: TableRow, label: str) -> tuple[str, ...]:
-    anomalous = f" + {line.anomalous_shots}" if line.anomalous_shots else ""
-    return (
-        line.target_class or MEAN,
-        label,
-        f"{line.shots}{anomalous}",
-        *(percent(line.metrics[name]) for name in METRIC_NAMES),
-        *(f"{line.seconds[name]:.3g}" for name in SECONDS),
-    )
+def _cells(line: TableRow, label: str) -> dict[str, str]:
+    anomalous = f" + {line.anomalous_shots} anomalous" if line.anomalous_shots else ""
+    return {
+        "class": line.target_class or MEAN,
+        "method": label,
+        "shots": f"{line.shots}{anomalous}",
+        **{title: percent(line.metrics[name]) for name, title in METRIC_NAMES.items()},
+        **{title: f"{line.seconds[name]:.2g}" for name, title in SECOND_NAMES.items()},
+    }
 
 
 def _labels(lines: Sequence[TableRow]) -> list[str]:
@@ -119,7 +137,9 @@ def _labels(lines: Sequence[TableRow]) -> list[str]:
     described = [_described(line) for line in lines]
     labels: list[str] = []
     for line, settings in zip(lines, described, strict=True):
-        rivals = [d for other, d in zip(lines, described, strict=True) if other.method == line.method]
+        rivals = [
+            d for other, d in zip(lines, described, strict=True) if other.method == line.method
+        ]
         telling = [name for name in settings if any(d.get(name) != settings[name] for d in rivals)]
         details = ", ".join(f"{name}={settings[name]}" for name in telling)
         labels.append(f"{line.method} ({details})" if details else line.method)
@@ -127,14 +147,28 @@ def _labels(lines: Sequence[TableRow]) -> list[str]:
 
 
 def _described(line: TableRow) -> dict[str, str]:
-    settings = {**line.params, **line.extra, "known": "+".join(line.known_datasets)}
-    return {name: str(value) for name, value in settings.items() if name not in ("device", "seed")}
+    settings = _flat({**line.params, **line.extra, "known": "+".join(line.known_datasets)})
+    return {name: value for name, value in settings.items() if name != "device"}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = str(value)
+    return flat
+
+
+def _side(name: str) -> Literal["left", "right"]:
+    return "left" if name in ("class", "method") else "right"
 
 
 def _terminal_table(grid: Grid) -> Table:
     table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for number, name in enumerate(grid.header):
-        table.add_column(name, justify="left" if number < 2 else "right")
+    for name in grid.header:
+        table.add_column(name, justify=_side(name), overflow="fold")
     for block in grid.blocks:
         for cells in block:
             table.add_row(*cells)
@@ -143,7 +177,7 @@ def _terminal_table(grid: Grid) -> Table:
 
 
 def _markdown_table(grid: Grid) -> str:
-    rules = ["---" if number < 2 else "---:" for number in range(len(grid.header))]
+    rules = ["---" if _side(name) == "left" else "---:" for name in grid.header]
     body = [cells for block in grid.blocks for cells in block]
     lines = [f"| {' | '.join(cells)} |" for cells in (grid.header, rules, *body)]
     return f"{grid.title}\n\n" + "\n".join(lines) + "\n"

@@ -1,0 +1,78 @@
+"""What a person sees of a run: messages, progress bars and tables; with ``--json`` one document."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from fewshot_ad.evaluation.results import ResultRow
+from fewshot_ad.report.table import empty_metrics, terminal_tables
+
+LOG_WIDTH = 160
+
+
+class Screen:
+    """Messages and tables on stdout, progress on stderr; ``as_json`` leaves stdout to the rows."""
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
+        self._as_json = as_json
+        self._quiet = quiet
+        width = None if sys.stdout.isatty() else LOG_WIDTH
+        self._out = Console(stderr=as_json, width=width, highlight=False)
+        self._bars = Console(stderr=True, quiet=quiet)
+
+    def say(self, line: str) -> None:
+        """Print one line, unless told to be quiet."""
+        if not self._quiet:
+            self._out.print(line, soft_wrap=True, markup=False)
+
+    @contextmanager
+    def progress(self, what: str, total: int | None = None) -> Iterator["Bar"]:
+        """A bar on stderr that goes when the work is done."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self._bars, transient=True) as progress:
+            yield Bar(progress, progress.add_task(what, total=total))
+
+    def show(self, rows: Sequence[ResultRow]) -> None:
+        """The tables with the reasons of what is empty, or the rows as JSON."""
+        if self._as_json:
+            sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+            return
+        for table in terminal_tables(rows):
+            self._out.print(table)
+        for line in empty_metrics(rows):
+            self._out.print(line, soft_wrap=True, markup=False)
+
+
+class Bar:
+    """One progress bar."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._progress.advance(self._task)
+
+    def report(self, done: int, total: int) -> None:
+        """So many of so many are done."""
+        self._progress.update(self._task, completed=done, total=total)

@@ -1,0 +1,147 @@
+"""The contract lets a sound method pass and catches each kind of broken promise."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from strangers import NearestEdges, ScaledEdges
+
+from fewshot_ad import checks
+from fewshot_ad.api import Method, Prediction, Preprocess, Support
+
+SMALL = Preprocess(size=64)
+
+
+@pytest.mark.parametrize("kind", [NearestEdges, ScaledEdges])
+def test_a_sound_method_passes(kind: type[Method]) -> None:
+    checks.check_method(kind(preprocess=SMALL))
+
+
+def test_every_check_is_run() -> None:
+    written = {name for name in vars(checks) if name.startswith("check_")} - {"check_method"}
+    assert written == {check.__name__ for check in checks.CHECKS}
+
+
+def test_every_exemption_names_a_check_and_a_reason() -> None:
+    names = {check.__name__ for check in checks.CHECKS}
+    for (_, check), reason in checks.EXEMPTIONS.items():
+        assert check in names
+        assert reason
+
+
+class Undocumented(NearestEdges):
+    """Has neither a year nor an address."""
+
+
+Undocumented.__module__ = "fewshot_ad.checks"
+
+
+class NeedsAnArgument(NearestEdges):
+    def __init__(self, cell: int, **rest: object) -> None:
+        super().__init__(cell=cell, **rest)
+
+
+class Rounds(NearestEdges):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.preprocess = Preprocess(size=2 * self.preprocess.size)
+
+
+class AnswersUnfitted(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        if self.bank_ is None:
+            return Prediction(torch.zeros(len(images)), torch.zeros(images[:, 0].shape))
+        return super().predict(images)
+
+
+class FitsAnother(NearestEdges):
+    def fit(self, support: Support) -> Method:
+        super().fit(support)
+        return self.variant()
+
+
+class Double(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        plain = super().predict(images)
+        return Prediction(plain.image_score.double(), plain.anomaly_map.double())
+
+
+class UpsideDown(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        plain = super().predict(images)
+        return Prediction(-plain.image_score, -plain.anomaly_map)
+
+
+class Noisy(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        plain = super().predict(images)
+        return Prediction(plain.image_score + torch.rand(1), plain.anomaly_map)
+
+
+class Remembers(NearestEdges):
+    def fit(self, support: Support) -> Method:
+        earlier = self.bank_
+        super().fit(support)
+        if earlier is not None:
+            self.bank_ = torch.cat([earlier, self.bank_])
+        return self
+
+
+class Learns(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        plain = super().predict(images)
+        self.bank_ = torch.cat([self.bank_, self._cells(images).flatten(0, 2)[:64]])
+        return plain
+
+
+class LooksAround(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        plain = super().predict(images)
+        return Prediction(plain.image_score / plain.image_score.max(), plain.anomaly_map)
+
+
+class TakesNone(NearestEdges):
+    def fit(self, support: Support) -> Method:
+        if len(support.images) == 0:
+            return self
+        return super().fit(support)
+
+
+class Normalises(NearestEdges):
+    def fit(self, support: Support) -> Method:
+        support.images.clamp_(-1, 1)
+        return super().fit(support)
+
+
+class Forgets(ScaledEdges):
+    def load(self, path: Path) -> ScaledEdges:
+        super().load(path)
+        self.scale_ = self.scale_ + torch.rand(1, generator=torch.Generator().manual_seed(id(self)))
+        return self
+
+
+BROKEN: dict[Callable[[checks.Make], None], type[Method]] = {
+    checks.check_defaults: NeedsAnArgument,
+    checks.check_fields: Rounds,
+    checks.check_docstring: Undocumented,
+    checks.check_not_fitted: AnswersUnfitted,
+    checks.check_fit_returns_self: FitsAnother,
+    checks.check_output: Double,
+    checks.check_anomalies_score_higher: UpsideDown,
+    checks.check_same_seed: Noisy,
+    checks.check_second_fit: Remembers,
+    checks.check_predict_changes_nothing: Learns,
+    checks.check_single_image: LooksAround,
+    checks.check_shots: TakesNone,
+    checks.check_inputs_untouched: Normalises,
+    checks.check_round_trip: Forgets,
+}
+
+
+@pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
+def test_a_broken_promise_is_caught(check: checks.Check, tmp_path: Path) -> None:
+    kind = BROKEN[check]
+    make = checks.maker(kind(preprocess=SMALL, cell=8), tmp_path)
+    with pytest.raises(TypeError if kind is NeedsAnArgument else checks.ContractError):
+        check(make)
