@@ -48,7 +48,7 @@ def trained(
 
     A kill loses at most the steps since the method last wrote its partial state, which lies beside
     the checkpoint and is taken up by the next run. Of two processes that want the same checkpoint
-    one trains and the other waits. A corrupted file in the cache is deleted with a warning.
+    one trains and the other waits. A corrupted file in the cache is replaced, with a warning.
 
     Args:
         method: the configuration; left as it is.
@@ -138,9 +138,8 @@ def _from_cache(method: M, path: Path) -> M | None:
     try:
         return load_checkpoint(method, path)
     except FewShotError as error:
-        path.unlink()
         warnings.warn(
-            f"the cached checkpoint {path} was corrupted and is deleted; training again ({error})",
+            f"the cached checkpoint {path} is unusable, training again replaces it ({error})",
             stacklevel=3,
         )
         return None

@@ -12,7 +12,13 @@ from torch import Tensor
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
 from fewshot_ad.evaluation.identity import cell_of, method_name
-from fewshot_ad.evaluation.leaks import KnownNames, check_leaks, image_digests, warn_of_repeats
+from fewshot_ad.evaluation.leaks import (
+    KnownNames,
+    check_leaks,
+    image_digests,
+    seen_by,
+    warn_of_repeats,
+)
 from fewshot_ad.evaluation.metrics import Metrics, image_metrics, pixel_metrics
 from fewshot_ad.evaluation.provenance import provenance
 from fewshot_ad.evaluation.queries import Query
@@ -54,7 +60,8 @@ def evaluate(
         dataset: where the episodes come from.
         episodes: the trials.
         eval_size: side in pixels at which maps meet masks, or ``native``.
-        known: the classes of meta-training, for the leak guard and the row.
+        known: the classes of meta-training, for the leak guard and the row; by default those that
+            the method remembers (see ``seen_by``).
         batch_size: images per ``predict``; a method of track ``batched`` gets all at once.
         extra: labels of the caller for the row.
         on_image: told of every judged image: sample, image score, anomaly map.
@@ -64,6 +71,7 @@ def evaluate(
         FewShotError: the method needs more shots; a leak (see ``check_leaks``); an image cannot
             be read; predictions are of the wrong shape or not finite.
     """
+    known = known or seen_by(method)
     query = None
     for episode in episodes:
         _check_fits(method, dataset, episode)

@@ -7,7 +7,7 @@ from typing import Any
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method
 from fewshot_ad.episodes import digest_samples
-from fewshot_ad.evaluation.leaks import KnownNames
+from fewshot_ad.evaluation.leaks import KnownNames, seen_by
 from fewshot_ad.evaluation.results import Cell
 from fewshot_ad.images import EvalSize
 
@@ -64,13 +64,14 @@ def cell_of(
         dataset: where the episode comes from.
         episode: the trial.
         eval_size: side in pixels at which maps meet masks, or ``native``.
-        known: the classes of meta-training.
+        known: the classes of meta-training; by default those that the method remembers.
         extra: labels of the caller.
         query_digest: of ``episode.query``, where the caller has it already.
 
     Raises:
         FewShotError: a parameter is not JSON-able, or an image cannot be read.
     """
+    known = known or seen_by(method)
     return Cell(
         **method_identity(method),
         dataset=episode.dataset,

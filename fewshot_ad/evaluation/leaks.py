@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
-from fewshot_ad.api import Dataset, Episode, FewShotError, Sample
+from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Sample
 
 
 @runtime_checkable
@@ -26,6 +26,12 @@ class KnownNames(Protocol):
 def image_digests(dataset: Dataset, samples: Iterable[Sample]) -> dict[Sample, str]:
     """The content digest of every sample."""
     return {sample: dataset.digest(sample) for sample in samples}
+
+
+def seen_by(method: Method) -> KnownNames | None:
+    """What a meta-trained method remembers of its known classes, in its field ``known_``."""
+    known = getattr(method, "known_", None)
+    return known if isinstance(known, KnownNames) else None
 
 
 def check_leaks(episode: Episode, digests: Mapping[Sample, str], known: KnownNames) -> None:

@@ -10,7 +10,7 @@ except ImportError:  # Windows has no flock: there, one writer at a time is up t
 
 
 @contextmanager
-def exclusive(descriptor: int) -> Generator[None, None, None]:
+def exclusive(descriptor: int) -> Generator[None]:
     """Wait until no other process holds the open file, then hold it; a kill releases it."""
     if fcntl is None:
         yield

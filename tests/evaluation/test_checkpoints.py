@@ -62,7 +62,7 @@ def test_a_corrupted_cache_file_is_reported_and_trained_again(tmp_path, known):
     (file,) = tmp_path.glob("*.safetensors")
     whole = file.read_bytes()
     file.write_bytes(whole[:5])
-    with pytest.warns(UserWarning, match="was corrupted and is deleted"):
+    with pytest.warns(UserWarning, match="is unusable, training again replaces it"):
         ready, was_cached = trained(Trained(), known, cache_dir=tmp_path)
     assert (ready.state_, was_cached) == (12, False)
     assert file.read_bytes() == whole

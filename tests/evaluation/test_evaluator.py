@@ -240,3 +240,13 @@ def test_the_leak_guard_runs_and_the_row_names_the_known_classes():
     leaky = known_images([(dataset, dataset.classes)])
     with pytest.raises(FewShotError, match="painted/plate is among"):
         list(evaluate(MeanColour(), dataset, [trial], known=leaky))
+
+
+def test_what_a_checkpoint_remembers_is_guarded_without_being_asked_to():
+    dataset = Painted()
+    method = MeanColour()
+    method.known_ = known_images([(dataset, ("disc",))])
+    assert only(evaluate(method, dataset, [episode(dataset)])).row.known == ("painted/disc",)
+    method.known_ = known_images([(dataset, ("plate",))])
+    with pytest.raises(FewShotError, match="painted/plate is among"):
+        list(evaluate(method, dataset, [episode(dataset)]))
