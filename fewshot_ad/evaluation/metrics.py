@@ -135,6 +135,6 @@ def check_finite(rows: Sequence[np.ndarray] | np.ndarray, what: str, first_image
     if where:
         named = ", ".join(map(str, where[:10])) + (", ..." if len(where) > 10 else "")
         raise FewShotError(
-            f"{sum(faulty)} of the {what} are NaN or infinite, in {len(where)} of {len(rows)} "
-            f"images (number {named}, from 0); expected finite ones: mend the method or its input."
+            f"NaN or infinity in the {what}: {sum(faulty)} values, in {len(where)} of {len(rows)} "
+            f"images (counted from 0: {named}); expected finite ones: mend the method or its input."
         )

@@ -154,10 +154,10 @@ def _finest_exponent(low: float, high: float, length: int) -> int:
 def _lowest_average_precision(worst: Ranking) -> float:
     """What average precision is at least when the positives of a bin come behind its negatives.
 
-    With a positives found before, p in the bin and n negatives above, their precisions
-    (a + j) / (a + j + n) sum to no less than the integral over j from 0 to p.
+    With a positives before the bin, p in it and n negatives above, the j-th has the precision
+    1 - n / (a + n + j). As 1 / x is convex, the sum of 1 / (a + n + j) over j = 1 .. p is at most
+    its integral from 1/2 to p + 1/2.
     """
-    positives, above = worst.positives, worst.above
-    before = np.cumsum(positives) - positives
-    lost = above * np.log1p(positives / np.maximum(before + above, 1.0))
-    return float((positives - lost).sum() / positives.sum())
+    before = np.cumsum(worst.positives) - worst.positives
+    lost = worst.above * np.log1p(worst.positives / (before + worst.above + 0.5))
+    return 1.0 - float(lost.sum() / worst.positives.sum())
