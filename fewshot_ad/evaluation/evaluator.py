@@ -52,24 +52,22 @@ def evaluate(
 ) -> Iterator[Outcome]:
     """Run the episodes one after another; query images and truth are read once per class.
 
-    Raw scores go to the metrics. Order the episodes by class, so that those of a class share
-    what was read.
+    So keep the episodes of a class together. Raw scores go to the metrics.
 
     Args:
         method: what is judged; a meta-trained one must be trained or loaded already.
         dataset: where the episodes come from.
         episodes: the trials.
         eval_size: side in pixels at which maps meet masks, or ``native``.
-        known: the classes of meta-training, for the leak guard and the row; by default those that
-            the method remembers (see ``seen_by``).
+        known: the classes of meta-training; by default those the method remembers (``seen_by``).
         batch_size: images per ``predict``; a method of track ``batched`` gets all at once.
         extra: labels of the caller for the row.
         on_image: told of every judged image: sample, image score, anomaly map.
         skip: row keys of finished cells, which are left out.
 
     Raises:
-        FewShotError: the method needs more shots; a leak (see ``check_leaks``); an image cannot
-            be read; predictions are of the wrong shape or not finite.
+        FewShotError: too few shots for the method, a leak (see ``check_leaks``), an unreadable
+            image, or predictions of the wrong shape or not finite.
     """
     known = known or seen_by(method)
     query = None
