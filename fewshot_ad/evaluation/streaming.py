@@ -30,9 +30,9 @@ class StreamingPixelMetrics:
     """``pixel_metrics`` in one pass over the maps, in memory that does not grow with them.
 
     The range need not be known. Bins are aligned to zero and as wide as some power of two; when a
-    score falls outside, neighbours are merged. So the answer depends neither on the order of the
-    images nor on how they are grouped, and the scores span about half of the bins or more. The
-    memory is 24 bytes per bin, and one map at a time.
+    score falls outside, neighbours are merged. So the answer depends (beyond rounding) neither on
+    the order of the images nor on how they are grouped, and the scores span about half of the bins
+    or more. The memory is 24 bytes per bin, beside the maps of one update.
 
     **Error.** Scores that share a bin count as ties; nothing else is approximate. So AUROC is off
     by at most half the share of (anomalous, normal) pixel pairs that meet in one bin, F1-max is
@@ -114,7 +114,7 @@ class StreamingPixelMetrics:
         self._low, self._high = min(low, self._low), max(high, self._high)
         length = self._histogram.shape[1]
         exponent = _finest_exponent(self._low, self._high, length)
-        origin = math.floor(math.ldexp(self._low, -exponent))
+        origin = _bin(self._low, exponent)
         old = np.flatnonzero(self._histogram[_PIXELS])
         # Halving a number of 51 bits more than 62 times changes nothing, but the shift would fail.
         new = ((old + self._origin) >> min(exponent - self._exponent, 62)) - origin
@@ -144,11 +144,13 @@ def _finest_exponent(low: float, high: float, length: int) -> int:
     """
     largest = max(abs(low), abs(high))
     exponent = math.frexp(largest)[1] - _BITS if largest else _FINEST
-    while (
-        math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= length
-    ):
+    while _bin(high, exponent) - _bin(low, exponent) >= length:
         exponent += 1
     return exponent
+
+
+def _bin(score: float, exponent: int) -> int:
+    return math.floor(math.ldexp(score, -exponent))
 
 
 def _lowest_average_precision(worst: Ranking) -> float:
