@@ -10,7 +10,7 @@ from fewshot_ad.parts.seeding import seeded_weights
 
 
 class Codebook(nn.Module):
-    """Vectors that follow the normal residuals of one level, within 1 / ``entries`` of 0 at first."""
+    """Vectors that follow the normal residuals of one level; first within 1 / ``entries`` of 0."""
 
     def __init__(self, channels: int, entries: int = 1536, seed: int = 0) -> None:
         super().__init__()

@@ -164,8 +164,9 @@ class NestedMatcher:
 
 
 def _prepare(rows: Tensor, metric: Metric) -> Tensor:
+    rows = rows.float().contiguous()  # sums have other bits in another layout
     # Unit vectors are as near by Euclid as by angle: |a - b|^2 / 2 = 1 - cos(a, b).
-    return functional.normalize(rows.float(), dim=1) if metric == "cosine" else rows.float()
+    return functional.normalize(rows, dim=1) if metric == "cosine" else rows
 
 
 def _match_block(queries: Tensor, bank: Tensor, bank_squared: Tensor) -> tuple[Tensor, Tensor]:
