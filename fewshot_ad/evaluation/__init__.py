@@ -1,0 +1,1 @@
+"""Where predictions meet the ground truth: evaluator, metrics, result rows."""

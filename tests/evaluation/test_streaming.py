@@ -66,6 +66,15 @@ def test_the_bound_of_auroc_is_half_the_pairs_that_share_a_bin():
     assert stream.error_bounds()["p_auroc"] == pytest.approx(0.5 * 2 / 4)
 
 
+@pytest.mark.parametrize("normal_one", [1.0, 1.3, 1.9])
+def test_error_stays_within_the_bounds_when_a_bin_hides_the_worst_order(normal_one):
+    anomalous = np.linspace(1.1, 1.6, 10)
+    maps = [np.concatenate([[0.0, normal_one], anomalous])[np.newaxis]]
+    masks = [np.arange(12)[np.newaxis] >= 2]
+    stream = streamed(maps, masks, bins=2)  # zero has a bin of its own, the others share one
+    assert_within_bounds(stream, pixel_metrics(maps, prepare_truth(masks)))
+
+
 @pytest.mark.parametrize(("scale", "shift"), [(1e-30, 0), (1e30, 0), (1e-3, 1e3), (1.0, -50.0)])
 def test_the_range_finds_itself(scale, shift):
     maps, masks = case(9, scale, shift)
