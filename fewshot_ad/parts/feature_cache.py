@@ -1,0 +1,139 @@
+"""Remembers features, so that twenty episodes of a class cost one extraction.
+
+Features are frozen, so they hang on the image and the weights alone. ``load_features`` hands every
+method that asks for one backbone the same cache; methods see a callable from images to levels and
+nothing else.
+"""
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from threading import Lock
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_ad.parts.backbones import Backbone, load_backbone
+from fewshot_ad.parts.weight_files import weight_folders
+
+MAX_BYTES = 2**30
+MISSES_AT_ONCE = 8
+
+Levels = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class CacheStats:
+    """Images answered from memory, images computed, and what is held now, in bytes."""
+
+    hits: int
+    misses: int
+    bytes: int
+
+
+class FeatureCache:
+    """A backbone that computes the features of an image once, while they fit under a byte limit.
+
+    The images least recently asked for are forgotten first. A hit returns the bits that were
+    computed. Any number of threads may call it; two that miss the same image at the same time both
+    compute it.
+    """
+
+    def __init__(self, backbone: Backbone, max_bytes: int = MAX_BYTES) -> None:
+        self.backbone = backbone
+        self.max_bytes = max_bytes
+        self._held: OrderedDict[bytes, Levels] = OrderedDict()
+        self._hits = self._misses = self._bytes = 0
+        self._lock = Lock()
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
+        """The features of every image, one map per level; the caller may change them.
+
+        Raises:
+            FewShotError: a feature is NaN or infinite.
+        """
+        if not len(images):
+            return self.backbone(images)
+        keys = [_key(image) for image in images]
+        found = self._take(keys)
+        missing = list({key: n for n, key in enumerate(keys) if key not in found}.values())
+        for start in range(0, len(missing), MISSES_AT_ONCE):
+            rows = missing[start : start + MISSES_AT_ONCE]
+            levels = self.backbone(images[rows])
+            for place, row in enumerate(rows):
+                found[keys[row]] = tuple(level[place].cpu().clone() for level in levels)
+                self._keep(keys[row], found[keys[row]])
+        together = zip(*(found[key] for key in keys), strict=True)
+        return [torch.stack(level).to(self.backbone.device) for level in together]
+
+    def __deepcopy__(self, memo: object) -> "FeatureCache":
+        return self  # a copy of a method goes on sharing what is known
+
+    @property
+    def stats(self) -> CacheStats:
+        """Counts since the cache was made."""
+        with self._lock:
+            return CacheStats(self._hits, self._misses, self._bytes)
+
+    def _take(self, keys: list[bytes]) -> dict[bytes, Levels]:
+        with self._lock:
+            found = {key: self._held[key] for key in keys if key in self._held}
+            for key in found:
+                self._held.move_to_end(key)
+            self._hits += sum(key in found for key in keys)
+            self._misses += len({*keys} - {*found})
+        return found
+
+    def _keep(self, key: bytes, levels: Levels) -> None:
+        with self._lock:
+            if key in self._held or _size(levels) > self.max_bytes:
+                return
+            self._held[key] = levels
+            self._bytes += _size(levels)
+            while self._bytes > self.max_bytes:
+                _, oldest = self._held.popitem(last=False)
+                self._bytes -= _size(oldest)
+
+
+def load_features(
+    name: str,
+    levels: tuple[int, ...] = (1, 2, 3),
+    *,
+    weights_dir: Path | None = None,
+    device: str = "cpu",
+) -> FeatureCache:
+    """The one cache of this process for a backbone; the arguments are those of ``load_backbone``.
+
+    Raises:
+        FewShotError: as ``load_backbone``.
+    """
+    with _loading:
+        return _load_once(name, levels, weights_dir, device, tuple(weight_folders(weights_dir)))
+
+
+_loading = Lock()
+
+
+@cache
+def _load_once(
+    name: str,
+    levels: tuple[int, ...],
+    weights_dir: Path | None,
+    device: str,
+    folders: tuple[Path, ...],
+) -> FeatureCache:
+    return FeatureCache(load_backbone(name, levels=levels, weights_dir=weights_dir, device=device))
+
+
+def _key(image: Tensor) -> bytes:
+    content = image.detach().cpu().contiguous()
+    digest = hashlib.blake2b(f"{list(content.shape)} {content.dtype}".encode(), digest_size=20)
+    digest.update(content.numpy().data)
+    return digest.digest()
+
+
+def _size(levels: Levels) -> int:
+    return sum(level.nbytes for level in levels)
