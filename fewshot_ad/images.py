@@ -25,19 +25,17 @@ AnomalyMap = Float[Tensor, "h w"] | Float[np.ndarray, "h w"]
 EvalSize = int | Literal["native"]
 
 # Nine points of matplotlib's inferno: luminance grows steadily, so brighter always means higher.
-_INFERNO = np.array(
+_INFERNO = [
+    *[(0, 0, 4), (31, 12, 72), (85, 15, 109), (136, 34, 106), (186, 54, 85)],
+    *[(227, 89, 51), (249, 140, 10), (249, 201, 50), (252, 255, 164)],
+]
+_PALETTE = np.stack(
     [
-        (0, 0, 4),
-        (31, 12, 72),
-        (85, 15, 109),
-        (136, 34, 106),
-        (186, 54, 85),
-        (227, 89, 51),
-        (249, 140, 10),
-        (249, 201, 50),
-        (252, 255, 164),
-    ]
-)
+        np.interp(np.linspace(0, 8, 256), range(9), channel)
+        for channel in zip(*_INFERNO, strict=True)
+    ],
+    axis=-1,
+).astype(np.float32)
 _CONTOUR = (0, 255, 255)  # cyan: the one strong colour that neither inferno nor most products show
 _MOST_OPAQUE = 0.75
 
@@ -174,11 +172,9 @@ def overlay(
     range would paint a defect on every normal image.
     """
     span = max(high - low, np.finfo(np.float32).tiny)
-    heat = np.clip((np.asarray(anomaly_map, dtype=np.float64) - low) / span, 0, 1)
-    points = np.linspace(0, 1, len(_INFERNO))
-    colour = np.stack([np.interp(heat, points, channel) for channel in _INFERNO.T], axis=-1)
-    opacity = _MOST_OPAQUE * heat[..., None]
-    painted = np.rint(image * (1 - opacity) + colour * opacity).astype(np.uint8)
+    heat = np.clip((np.asarray(anomaly_map, dtype=np.float32) - low) / span, 0, 1)
+    colour = _PALETTE[np.rint(heat * (len(_PALETTE) - 1)).astype(np.intp)]
+    painted = np.rint(image + (colour - image) * (_MOST_OPAQUE * heat[..., None])).astype(np.uint8)
     if mask is not None and mask.any():
         thickness = max(1, round(max(mask.shape) / 256))
         painted[binary_dilation(mask, iterations=thickness) & ~mask] = _CONTOUR

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def list_command() -> None:
     table = Table("dataset", "what it is")
     for name in list_datasets():
         summary = (dataset_class(name).__doc__ or "").strip().splitlines()
-        table.add_row(name, Text(summary[0] if summary else ""))
+        table.add_row(name, Text(summary[0].replace("``", "") if summary else ""))
     Console().print(table)
 
 
@@ -64,9 +64,11 @@ def check_command(
 ) -> None:
     """Read every image and mask, and report counts and what is wrong.
 
-    Missing, empty or mis-sized masks, masks for normal images, unreadable files, images that serve
-    for nothing, and duplicates by content between train and test or inside them. The exit code is
-    1 when there are errors or warnings; notes do not count.
+    Found are unreadable files; missing, empty and mis-sized masks and masks
+    for normal images; images that serve for nothing; and equal pixels
+    between train and test, inside them and between classes.
+
+    The exit code is 1 when there are errors or warnings; notes do not count.
     """
     from fewshot_ad.data import list_datasets, load_dataset
     from fewshot_ad.data.audit import audit
@@ -106,15 +108,19 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+def _class_table(*columns: str) -> Table:
+    return Table(Column("class", no_wrap=True, overflow="fold"), *columns)
+
+
 def _expected_table(expected: dict[str, tuple[int, int]]) -> Table:
-    table = Table("class", "train", "test")
+    table = _class_table("train", "test")
     for class_name, (train, test) in expected.items():
         table.add_row(Text(class_name), str(train), str(test))
     return table
 
 
 def _listed_table(dataset: "Dataset") -> Table:
-    table = Table("class", "train", "test normal", "test anomalous", "defects")
+    table = _class_table("train", "test normal", "test anomalous", "defects")
     for class_name in dataset.classes:
         test = dataset.test(class_name)
         anomalies = [sample for sample in test if sample.is_anomalous]
@@ -126,7 +132,7 @@ def _listed_table(dataset: "Dataset") -> Table:
 
 def _print_audit(result: "Audit") -> None:
     console = Console()
-    table = Table("class", "train", "test normal", "test anomalous", "with mask", "width x height")
+    table = _class_table("train", "normal", "anomalous", "with mask", "width x height")
     for count in result.counts:
         numbers = (count.train, count.test_normal, count.test_anomalous, count.with_mask)
         sizes = [f"{s[1]}x{s[0]}" for s in (count.smallest, count.largest) if s]

@@ -11,7 +11,7 @@ from fewshot_ad.assets import unknown_name
 
 def list_datasets() -> tuple[str, ...]:
     """Names of the datasets known here, sorted."""
-    return tuple(sorted(_dataset_classes()))
+    return tuple(name for name in _modules() if _class_of(name))
 
 
 def dataset_class(name: str) -> type[Any]:
@@ -20,10 +20,10 @@ def dataset_class(name: str) -> type[Any]:
     Raises:
         FewShotError: no dataset has this name.
     """
-    classes = _dataset_classes()
-    if name not in classes:
-        raise unknown_name("dataset", name, classes)
-    return classes[name]
+    found = _class_of(name) if name in _modules() else None
+    if found is None:
+        raise unknown_name("dataset", name, list_datasets())
+    return found
 
 
 def load_dataset(spec: str) -> Dataset:
@@ -36,12 +36,13 @@ def load_dataset(spec: str) -> Dataset:
     return dataset_class(name)(Path(root) if root else None)
 
 
-def _dataset_classes() -> dict[str, type[Any]]:
-    """Every module here whose ``__all__`` is a single class that has a ``name``; by file name."""
-    found: dict[str, type[Any]] = {}
-    for info in iter_modules(__path__):
-        module = import_module(f"{__name__}.{info.name}")
-        public = [getattr(module, name) for name in getattr(module, "__all__", ())]
-        if len(public) == 1 and isinstance(public[0], type) and hasattr(public[0], "name"):
-            found[info.name] = public[0]
-    return found
+def _modules() -> tuple[str, ...]:
+    return tuple(sorted(info.name for info in iter_modules(__path__)))
+
+
+def _class_of(module_name: str) -> type[Any] | None:
+    """What ``__all__`` holds, if it is a single class that has a ``name``: the mark of a dataset."""
+    module = import_module(f"{__name__}.{module_name}")
+    public = [getattr(module, name) for name in getattr(module, "__all__", ())]
+    is_dataset = len(public) == 1 and isinstance(public[0], type) and hasattr(public[0], "name")
+    return public[0] if is_dataset else None
