@@ -21,7 +21,7 @@ Metric = Literal["euclidean", "cosine"]
 
 QUERY_BLOCK = 256
 BANK_BLOCK = 4096
-PAIR_BLOCK = 2**22
+PAIR_BLOCK = 2**18
 
 
 @torch.no_grad()
@@ -48,18 +48,13 @@ def match(
     if not len(bank):
         raise FewShotError("The bank of support features is empty: give at least one support image")
     queries, bank = _prepare(queries, metric), _prepare(bank, metric)
-    distance = torch.full((len(queries),), torch.inf, device=queries.device)
-    index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), BANK_BLOCK):
-        rows = bank[start : start + BANK_BLOCK]
-        rows_squared = rows.square().sum(dim=1)
-        found = [_match_block(block, rows, rows_squared) for block in queries.split(QUERY_BLOCK)]
-        nearest, row = (torch.cat(parts) for parts in zip(*found, strict=True))
-        _keep_closer(distance, index, nearest, row, start)
+    (asked, answer), (first, _) = _distinct(queries), _distinct(bank)
+    distance, row = _match_blocks(queries[asked], bank[first])
     if not torch.isfinite(distance).all():
         raise FewShotError(
             "Features hold NaN or infinite values: check the images and the backbone's weights"
         )
+    distance, index = distance[answer], first[row[answer]]
     return (distance.square() / 2 if metric == "cosine" else distance), index
 
 
@@ -167,6 +162,32 @@ def _prepare(rows: Tensor, metric: Metric) -> Tensor:
     rows = rows.float().contiguous()  # sums have other bits in another layout
     # Unit vectors are as near by Euclid as by angle: |a - b|^2 / 2 = 1 - cos(a, b).
     return functional.normalize(rows, dim=1) if metric == "cosine" else rows
+
+
+def _distinct(rows: Float[Tensor, "n c"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " n"]]:
+    """First place of every different row, ascending, and which of these each row equals.
+
+    A plain background repeats one feature hundreds of times: no need to search for each, in all.
+    """
+    order = rows.square().sum(dim=1).argsort(stable=True)  # equal rows end up side by side
+    ranked = rows[order]
+    differs = torch.ones_like(order, dtype=torch.bool)
+    differs[1:] = (ranked[1:] != ranked[:-1]).any(dim=1)
+    first, by_place = order[differs].sort()
+    group = torch.empty_like(order).index_copy_(0, order, differs.cumsum(dim=0) - 1)
+    return first, by_place.argsort()[group]
+
+
+def _match_blocks(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
+    distance = torch.full((len(queries),), torch.inf, device=queries.device)
+    index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
+    for start in range(0, len(bank), BANK_BLOCK):
+        rows = bank[start : start + BANK_BLOCK]
+        squared = rows.square().sum(dim=1)
+        found = [_match_block(block, rows, squared) for block in queries.split(QUERY_BLOCK)]
+        nearest, row = (torch.cat(parts) for parts in zip(*found, strict=True))
+        _keep_closer(distance, index, nearest, row, start)
+    return distance, index
 
 
 def _match_block(queries: Tensor, bank: Tensor, bank_squared: Tensor) -> tuple[Tensor, Tensor]:

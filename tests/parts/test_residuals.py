@@ -1,3 +1,5 @@
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -53,6 +55,13 @@ def test_first_of_equal_rows_wins(generator: torch.Generator) -> None:
         same = (bank == once[number]).all(dim=1)
         if same.any():
             assert row == int(same.nonzero()[0])
+
+
+def test_repeated_rows_of_one_length_are_told_apart() -> None:
+    once = torch.tensor(list(permutations([0.0, 1.0, 2.0, 3.0])))
+    distance, index = match(once.repeat(2, 1), once.repeat_interleave(3, dim=0).repeat(2, 1))
+    assert not distance.any()
+    assert index.tolist() == list(range(0, 3 * 24, 3)) * 2
 
 
 def test_rounding_does_not_choose(generator: torch.Generator) -> None:
