@@ -4,7 +4,6 @@ An image and its mask go through the same geometry. Methods see tensors; files, 
 whatever people look at are arrays.
 """
 
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +92,7 @@ def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray,
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as scratch:
             Image.fromarray(pixels).save(Path(scratch) / path.name)
-            os.replace(Path(scratch) / path.name, path)  # noqa: PTH105 - says "atomic" aloud
+            (Path(scratch) / path.name).replace(path)
     except (OSError, ValueError) as error:
         raise FewShotError(f"cannot write {path}: {error}; choose another place or name") from error
 
@@ -138,24 +137,35 @@ def align(
 ) -> tuple[Float[np.ndarray, "e f"], Bool[np.ndarray, "e f"]]:
     """Map and native mask in one frame, where metrics compare them.
 
-    The frame is the full native image, squashed to ``eval_size`` squared (map bilinear in a single
-    interpolation, mask nearest), or left at its own size (``"native"``): defects that a crop cut
-    away stay in the count.
+    The frame is the full native image, squashed to ``eval_size`` squared or left at its own size
+    (``"native"``): defects that a crop cut away stay in the count.
 
     Raises:
         FewShotError: ``eval_size`` is not positive, or the map is not of the size that
             ``preprocess`` makes.
     """
     height, width = mask.shape
-    if eval_size == "native":
-        return restore_map(anomaly_map, preprocess, (height, width)), mask
-    if eval_size < 1:
-        raise FewShotError(
-            f"eval_size is {eval_size}; give a positive number of pixels or 'native'"
-        )
-    square = (eval_size, eval_size)
-    truth = _resize(mask.astype(np.uint8), square, Image.Resampling.NEAREST).astype(bool)
-    return _out_of_square(anomaly_map, preprocess, (height, width), square), truth
+    aligned = align_map(anomaly_map, preprocess, (height, width), eval_size)
+    return aligned, align_mask(mask, eval_size)
+
+
+def align_map(
+    anomaly_map: AnomalyMap,
+    preprocess: Preprocess,
+    size_hw: tuple[int, int],
+    eval_size: EvalSize = 256,
+) -> Float[np.ndarray, "e f"]:
+    """The half of ``align`` that is the method's: bilinear, in a single interpolation."""
+    return _out_of_square(anomaly_map, preprocess, size_hw, _eval_hw(size_hw, eval_size))
+
+
+def align_mask(
+    mask: Bool[np.ndarray, "height width"], eval_size: EvalSize = 256
+) -> Bool[np.ndarray, "e f"]:
+    """The half of ``align`` that is the truth's: nearest, so that the finest defects may vanish."""
+    height, width = mask.shape
+    size_hw = _eval_hw((height, width), eval_size)
+    return _resize(mask.astype(np.uint8), size_hw, Image.Resampling.NEAREST).astype(bool)
 
 
 def overlay(
@@ -186,7 +196,7 @@ def _decode(path: Path, convert: Callable[[Image.Image], T]) -> T:
         with Image.open(path) as image:
             return convert(image)
     except Exception as error:  # a damaged file makes decoders raise nearly anything
-        reason = _why_unreadable(Path(path), error)
+        reason = _why_unreadable(path, error)
         raise FewShotError(
             f"{path} cannot be read as an image: {reason}; replace or remove it"
         ) from error
@@ -249,6 +259,14 @@ def _frame(size_hw: tuple[int, int], preprocess: Preprocess) -> _Frame:
     else:
         height, width = (side * size // min(size_hw) for side in size_hw)
     return _Frame(height, width, round((size - height) / 2), round((size - width) / 2))
+
+
+def _eval_hw(size_hw: tuple[int, int], eval_size: EvalSize) -> tuple[int, int]:
+    if eval_size == "native":
+        return size_hw
+    if eval_size < 1:
+        raise FewShotError(f"eval_size is {eval_size}; give a positive number or 'native'")
+    return eval_size, eval_size
 
 
 def _into_square(

@@ -41,7 +41,7 @@ def _modules() -> tuple[str, ...]:
 
 
 def _class_of(module_name: str) -> type[Any] | None:
-    """What ``__all__`` holds, if it is a single class that has a ``name``: the mark of a dataset."""
+    """What ``__all__`` holds, if it is one class and has a ``name``: the mark of a dataset."""
     module = import_module(f"{__name__}.{module_name}")
     public = [getattr(module, name) for name in getattr(module, "__all__", ())]
     is_dataset = len(public) == 1 and isinstance(public[0], type) and hasattr(public[0], "name")

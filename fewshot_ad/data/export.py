@@ -1,6 +1,5 @@
 """Writes any dataset as a folder in the layout of MVTec AD."""
 
-import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -35,7 +34,7 @@ def export(dataset: Dataset, out: Path, progress: Progress | None = None) -> int
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
             staged = Path(scratch) / out.name
             written = _write_classes(dataset, staged, progress)
-            os.replace(staged, out)  # noqa: PTH105 - says "atomic" aloud
+            staged.replace(out)
     except OSError as error:
         raise FewShotError(f"cannot write {out}: {error}; choose another place") from error
     return written

@@ -38,9 +38,9 @@ class _Listing:
 
 
 class Folder:
-    """Classes as folders, or one class whose ``train`` and ``test`` lie in the root itself.
+    """Any folder in the layout of MVTec AD, of one class or of several.
 
-    Normal images lie in ``train/good`` (or directly in ``train``) and ``test/good``, every other
+    Classes are folders, or the root is one: it then holds ``train`` and ``test`` itself. Normal images lie in ``train/good`` (or directly in ``train``) and ``test/good``, every other
     folder of ``test`` is a kind of defect; ``ok`` and ``normal`` are read as ``good``. Masks are
     optional and lie in ``ground_truth/DEFECT``, paired by the stem of the image, plain or with
     ``_mask``, ``_label`` or ``_GT``. Case does not matter for these names, nor does the suffix.
