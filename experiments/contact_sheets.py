@@ -17,7 +17,9 @@ from fewshot_ad.data.synthetic import Synthetic
 COLUMNS = 8
 
 
-def raw_pixel_scores(data: Synthetic, support: list[np.ndarray], samples: list[Sample]) -> np.ndarray:
+def raw_pixel_scores(
+    data: Synthetic, support: list[np.ndarray], samples: list[Sample]
+) -> np.ndarray:
     """Image scores of the naive judge: the largest blurred difference to the nearest of the support images."""
     scores = []
     for sample in samples:

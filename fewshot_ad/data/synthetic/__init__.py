@@ -1,46 +1,41 @@
-"""Embedded dataset: 17 classes of objects and textures, drawn on demand; nothing is stored or downloaded."""
+"""Embedded dataset: 18 classes of objects and textures, drawn on demand; nothing is stored or downloaded."""
 
 from functools import lru_cache
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fewshot_ad.api import FewShotError, Sample
-from fewshot_ad.data.synthetic.objects_metal import bottle_cap, gear, screw, washer, zipper
-from fewshot_ad.data.synthetic.objects_plastic import cable, capsule, circuit_board, connector, pill
-from fewshot_ad.data.synthetic.recipe import Image, Mask, photograph
-from fewshot_ad.data.synthetic.textures import (
-    brushed_metal,
-    carpet,
-    denim,
-    grid,
-    leather,
-    metal_mesh,
-    tile,
-    wood,
-)
+from fewshot_ad.assets import unknown_name
+from fewshot_ad.data.synthetic import electrics, hardware, materials, packaging, woven
+from fewshot_ad.data.synthetic.recipe import Recipe, photograph
 
 __all__ = ["Synthetic"]
 
-EDITION = 1
+EDITION = 2
 """Raised whenever any image changes, so that digests, and what is cached under them, change too."""
 
-_RECIPES = {recipe.name: recipe for recipe in (
-    bottle_cap, brushed_metal, cable, capsule, carpet, circuit_board, connector, denim, gear, grid, leather,
-    metal_mesh, pill, screw, tile, washer, wood, zipper,
-)}  # fmt: skip
-_TRAIN, _TEST, _PER_DEFECT = 32, 24, 8
+_ROOMS = (electrics, hardware, materials, packaging, woven)
+_RECIPES = {
+    recipe.name: recipe
+    for room in _ROOMS
+    for recipe in vars(room).values()
+    if isinstance(recipe, Recipe)
+}
+_TRAIN, _TEST, _EACH_DEFECT = 32, 24, 8
 
 
-@lru_cache(maxsize=64)
-def _drawn(class_name: str, kind: str, index: int) -> tuple[Image, Mask]:
+@lru_cache(maxsize=32)
+def _drawn(
+    class_name: str, kind: str, index: int
+) -> tuple[UInt8[np.ndarray, "256 256 3"], Bool[np.ndarray, "256 256"]]:
     return photograph(_RECIPES[class_name], kind, index)
 
 
 class Synthetic:
-    """Procedurally drawn classes at 256 x 256; every image is a pure function of (class, split or defect, index)."""
+    """Drawn classes at 256 x 256; every image is a pure function of its class, split or defect, and index."""
 
     name = "synthetic"
 
@@ -51,20 +46,33 @@ class Synthetic:
             FewShotError: a root was given.
         """
         if root is not None:
-            raise FewShotError(f"dataset synthetic is drawn, not read, but got the root {root}: leave the root out")
+            raise FewShotError(
+                f"dataset synthetic is drawn and reads no folder, found the root {str(root)!r}: leave it out"
+            )
         self.classes = tuple(sorted(_RECIPES))
 
     def train(self, class_name: str) -> tuple[Sample, ...]:
-        """32 normal samples."""
-        self._check(class_name)
+        """32 normal samples.
+
+        Raises:
+            FewShotError: there is no such class.
+        """
+        self._recipe(class_name)
         return tuple(_normal(class_name, "train", index) for index in range(_TRAIN))
 
     def test(self, class_name: str) -> tuple[Sample, ...]:
-        """24 normal samples, then 8 of each defect."""
-        self._check(class_name)
+        """24 normal samples, then 8 of each defect.
+
+        Raises:
+            FewShotError: there is no such class.
+        """
+        defects = self._recipe(class_name).defects
         normal = tuple(_normal(class_name, "test", index) for index in range(_TEST))
-        defects = sorted(_RECIPES[class_name].defects)
-        return normal + tuple(_anomalous(class_name, d, i) for d in defects for i in range(_PER_DEFECT))
+        return normal + tuple(
+            _anomalous(class_name, defect, index)
+            for defect in defects
+            for index in range(_EACH_DEFECT)
+        )
 
     def read_image(self, sample: Sample) -> UInt8[np.ndarray, "256 256 3"]:
         """The image as RGB bytes."""
@@ -75,13 +83,13 @@ class Synthetic:
         return _drawn(*_key(sample))[1].copy()
 
     def digest(self, sample: Sample) -> str:
-        """Digest of what determines the image: the edition of the recipes and the sample's path."""
+        """Digest of all that determines the image: the edition of the recipes, and the path of the sample."""
         return sha256(f"synthetic/{EDITION}/{sample.path}".encode()).hexdigest()
 
-    def _check(self, class_name: str) -> None:
+    def _recipe(self, class_name: str) -> Recipe:
         if class_name not in _RECIPES:
-            known = ", ".join(self.classes)
-            raise FewShotError(f"dataset synthetic has no class {class_name!r}: choose one of {known}")
+            raise unknown_name("class", class_name, self.classes)
+        return _RECIPES[class_name]
 
 
 def _normal(class_name: str, split: str, index: int) -> Sample:
@@ -99,6 +107,5 @@ def _anomalous(class_name: str, defect: str, index: int) -> Sample:
 
 
 def _key(sample: Sample) -> tuple[str, str, int]:
-    """Class, split or defect, and index of a sample."""
-    path = Path(sample.path)
+    path = PurePosixPath(sample.path)
     return sample.class_name, sample.defect or path.parts[1], int(path.stem)
