@@ -74,7 +74,8 @@ def check_command(
     from fewshot_ad.data.audit import audit
 
     is_name = dataset.partition(":")[0] in list_datasets()
-    spec = f"folder:{dataset}" if Path(dataset).exists() and not is_name else dataset
+    is_path = not is_name and (Path(dataset).exists() or "/" in dataset)
+    spec = f"folder:{dataset}" if is_path else dataset
     with _progress("checking") as progress:
         result = audit(load_dataset(spec), progress)
     if as_json:

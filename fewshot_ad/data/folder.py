@@ -40,10 +40,11 @@ class _Listing:
 class Folder:
     """Any folder in the layout of MVTec AD, of one class or of several.
 
-    Classes are folders, or the root is one: it then holds ``train`` and ``test`` itself. Normal images lie in ``train/good`` (or directly in ``train``) and ``test/good``, every other
-    folder of ``test`` is a kind of defect; ``ok`` and ``normal`` are read as ``good``. Masks are
-    optional and lie in ``ground_truth/DEFECT``, paired by the stem of the image, plain or with
-    ``_mask``, ``_label`` or ``_GT``. Case does not matter for these names, nor does the suffix.
+    Classes are folders, or the root is one: it then holds ``train`` and ``test`` itself. Normal
+    images lie in ``train/good`` (or directly in ``train``) and ``test/good``, every other folder of
+    ``test`` is a kind of defect; ``ok`` and ``normal`` are read as ``good``. Masks are optional and
+    lie in ``ground_truth/DEFECT``, paired by the stem of the image, plain or with ``_mask``,
+    ``_label`` or ``_GT``. Case does not matter for these names, nor does the kind of image file.
 
     Raises:
         FewShotError: the root is absent or holds no class.

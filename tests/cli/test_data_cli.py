@@ -96,6 +96,7 @@ def test_export_writes_a_dataset(root, tmp_path):
     [
         (("check", "mvtec-ad:x"), "did you mean 'mvtec_ad'?"),
         (("check", "folder:absent"), "does not exist"),
+        (("check", "./absent"), "does not exist"),
         (("info", "folder"), "folder:ROOT"),
         (("export", "mvtec_ad", "--out", "never"), "download 4.9 GB"),
         (("export", "synthetic"), "--out"),
