@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from fewshot_ad.parts.official import load_weights
 from fewshot_ad.parts.seeding import seeded_weights
 
-with (
-    warnings.catch_warnings()
-):  # its docstrings hold invalid escapes, told whenever they are compiled
+# Its docstrings hold invalid escapes, which Python tells whenever it compiles them.
+with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from FrEIA.framework import SequenceINN
     from FrEIA.modules import AllInOneBlock

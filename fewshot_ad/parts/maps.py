@@ -32,8 +32,9 @@ def gaussian_blur(maps: Float[Tensor, "b h w"], sigma: float) -> Float[Tensor, "
     radius = int(4 * sigma + 0.5)
     if not radius:
         return maps
-    weights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
-    weights = [weight / (2 * sum(weights) - weights[0]) for weight in weights]
+    heights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
+    total = heights[0] + 2 * sum(heights[1:])
+    weights = [height / total for height in heights]
     return _blur_columns(_blur_columns(maps.mT, weights).mT, weights).contiguous()
 
 
@@ -65,8 +66,8 @@ def unlikelihood_map(
         levels: log-likelihood per channel, one map per level.
         level_peak: log-likelihood that counts as likelihood 1, per level.
         size: height and width of the result.
-        total_peak: greatest sum of likelihoods; the number of levels if not given. Shifts scores,
-        orders nothing.
+        total_peak: greatest sum of likelihoods, the number of levels if not given; shifts all
+            scores alike.
         align_corners: as in :func:`upsample_maps`.
     """
     pairs = zip(levels, level_peak, strict=True)
