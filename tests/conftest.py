@@ -19,7 +19,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cli() -> Cli:
     """Run ``fewshot-ad`` with these arguments; a bug shows as the exception it is."""
 

@@ -1,6 +1,5 @@
 """Methods that are not ours, small and quick: what ``--method strangers:NearestEdges`` finds."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +8,7 @@ import torch
 from jaxtyping import Float
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import (
@@ -65,7 +64,6 @@ class ScaledEdges(MetaTrained):
 
     track: ClassVar[Track] = "meta_trained"
     cell: int = 8
-    steps: int = 4
 
     def __post_init__(self) -> None:
         self.scale_: Float[Tensor, " one"] | None = None
@@ -76,7 +74,6 @@ class ScaledEdges(MetaTrained):
         known: KnownClasses,
         *,
         resume: Path | None = None,
-        progress: Callable[[int, int], None] | None = None,
     ) -> "ScaledEdges":
         spread = [
             batch.images.std()
@@ -84,9 +81,6 @@ class ScaledEdges(MetaTrained):
             for batch in known.normals(name, self.preprocess)
         ]
         self.scale_ = 1 / torch.stack(spread).mean().reshape(1)
-        for step in range(self.steps):
-            if progress is not None:
-                progress(step + 1, self.steps)
         return self
 
     def save(self, path: Path) -> None:
@@ -110,3 +104,29 @@ class ScaledEdges(MetaTrained):
         if self.scale_ is None:
             raise NotFittedError("meta_train or load before fit")
         return self.scale_
+
+
+def network() -> nn.Module:
+    """A backbone of one's own: three levels at strides 4, 8 and 16."""
+    return _Pooled(float("1"))
+
+
+def twin_network() -> nn.Module:
+    """A network of the same shape with other weights."""
+    return _Pooled(float("2"))
+
+
+def broken_network() -> nn.Module:
+    """The same on an unlucky day: NaN where an image is bright."""
+    return _Pooled(float("nan"))
+
+
+class _Pooled(nn.Module):
+    def __init__(self, bright: float) -> None:
+        super().__init__()
+        self.bright = nn.Parameter(torch.tensor(bright))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        seen = torch.where(images > 0, images * self.bright, images)
+        both = torch.cat([seen, seen.square()], dim=1)
+        return [functional.avg_pool2d(both, stride) for stride in (4, 8, 16)]

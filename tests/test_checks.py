@@ -1,6 +1,5 @@
 """The contract lets a sound method pass and catches each kind of broken promise."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from strangers import NearestEdges, ScaledEdges
 
 from fewshot_ad import checks
 from fewshot_ad.api import Method, Prediction, Preprocess, Support
+from fewshot_ad.checks import trial
 
 SMALL = Preprocess(size=64)
 
@@ -121,7 +121,7 @@ class Forgets(ScaledEdges):
         return self
 
 
-BROKEN: dict[Callable[[checks.Make], None], type[Method]] = {
+BROKEN: dict[checks.Check, type[Method]] = {
     checks.check_defaults: NeedsAnArgument,
     checks.check_fields: Rounds,
     checks.check_docstring: Undocumented,
@@ -142,6 +142,6 @@ BROKEN: dict[Callable[[checks.Make], None], type[Method]] = {
 @pytest.mark.parametrize("check", checks.CHECKS, ids=lambda check: check.__name__)
 def test_a_broken_promise_is_caught(check: checks.Check, tmp_path: Path) -> None:
     kind = BROKEN[check]
-    make = checks.maker(kind(preprocess=SMALL, cell=8), tmp_path)
+    make = trial.maker(kind(preprocess=SMALL, cell=8), tmp_path)
     with pytest.raises(TypeError if kind is NeedsAnArgument else checks.ContractError):
         check(make)

@@ -54,7 +54,9 @@ class Commands(TyperGroup):
 
 def load_command(name: str) -> Any:
     """The command behind a name, from the file of that name."""
-    return typer.main.get_command(import_module(f"{__name__}.{name}").app)
+    command = typer.main.get_command(import_module(f"{__name__}.{name}").app)
+    command.help = command.help or COMMANDS[name]
+    return command
 
 
 @contextmanager
@@ -106,10 +108,11 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if wanted:
         typer.echo(__version__)
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

@@ -11,7 +11,7 @@ import typer
 
 from fewshot_ad.api import Dataset, Method
 from fewshot_ad.cli import options
-from fewshot_ad.cli.running import Run, check_shots, check_writable
+from fewshot_ad.cli.running import Run, check_checkpoint, check_shots, check_writable
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.cli.settings import (
     configured_method,
@@ -127,6 +127,7 @@ def eval_command(
     )
     trials = [list(draw(name)) for name in classes]
     check_shots(methods, chain.from_iterable(trials))
+    check_checkpoint(methods, checkpoint)
     check_writable(out)
     run = Run(
         dataset=source,
@@ -145,7 +146,7 @@ def eval_command(
 
 
 def _known_images(spec: str | None, source: Dataset, limit: int, target_class: str) -> KnownImages:
-    """The classes that ``--known`` names, or all of the target's dataset; always less the target."""
+    """The classes that ``--known`` names, or all of the target's dataset, less the target."""
     target = (source.name, target_class)
     if spec is None:
         return known_images([(source, source.classes)], exclude=target, limit=limit)

@@ -90,7 +90,7 @@ def documentation(method: Method) -> str:
 def parameters(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:
     """Name, type and default of every field of a method; those of a nested dataclass are dotted."""
     rows: list[tuple[str, str, str]] = []
-    for entry in fields(settings):
+    for entry in (each for each in fields(settings) if each.init):
         value = getattr(settings, entry.name)
         if is_dataclass(value):
             rows += parameters(value, f"{prefix}{entry.name}.")

@@ -5,8 +5,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
-from fewshot_ad.api import Dataset, Episode, FewShotError, MetaTrained, Method
+from fewshot_ad.api import Dataset, Episode, FewShotError, KnownClasses, MetaTrained, Method
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.evaluation.checkpoints import load_checkpoint, trained
 from fewshot_ad.evaluation.evaluator import Outcome, evaluate
@@ -79,23 +80,19 @@ class Run:
         if not isinstance(method, MetaTrained):
             return method, None
         if self.checkpoint is None:
-            return method, self.choose_known(target_class)
+            return method, cast(KnownNames, self.choose_known(target_class))
         method = load_checkpoint(method, self.checkpoint)
-        return method, getattr(method, "known_", None)
+        return method, _recorded(method)
 
     def _ready(self, method: Method, known: KnownNames | None, target_class: str) -> Method:
         """The method, meta-trained."""
         if not isinstance(method, MetaTrained) or not isinstance(known, KnownImages):
             return method
-        what = (
-            f"meta-training {method_name(method)} on {len(known.names)} classes for {target_class}"
-        )
-        with self.screen.progress(what) as bar:
-            method, was_cached = trained(method, known)
+        name = method_name(method)
+        self.screen.say(f"{name} for {target_class}: learns from {len(known.names)} other classes")
+        method, was_cached = trained(method, cast(KnownClasses, known))
         if was_cached:
-            self.screen.say(
-                f"{method_name(method)} for {target_class}: checkpoint found in the cache"
-            )
+            self.screen.say(f"{name} for {target_class}: found in the cache of checkpoints")
         return method
 
     def _key(self, method: Method, episode: Episode, known: KnownNames | None) -> str:
@@ -130,6 +127,21 @@ class Run:
         write_image(path, sheet.paint(title))
 
 
+def _recorded(method: MetaTrained) -> KnownNames:
+    """What a checkpoint says it was trained on.
+
+    Raises:
+        FewShotError: it says nothing, so that nothing could keep the target out.
+    """
+    known = getattr(method, "known_", None)
+    if not isinstance(known, KnownNames):
+        raise FewShotError(
+            f"{method_name(method)} does not tell what its checkpoint was trained on; 'load' must "
+            "set 'known_' to the names and digests of the known classes"
+        )
+    return known
+
+
 def check_shots(methods: Iterable[Method], trials: Iterable[Episode]) -> None:
     """Refuse fewer shots than a method needs, before anything is computed.
 
@@ -143,6 +155,16 @@ def check_shots(methods: Iterable[Method], trials: Iterable[Episode]) -> None:
                 f"{method_name(method)} needs at least {method.min_shots} normal images of the "
                 f"target class and --shots has {fewest}; leave that out or choose another method"
             )
+
+
+def check_checkpoint(methods: Iterable[Method], path: Path | None) -> None:
+    """Refuse a checkpoint that no method would read.
+
+    Raises:
+        FewShotError: none of the methods is meta-trained.
+    """
+    if path is not None and not any(isinstance(method, MetaTrained) for method in methods):
+        raise FewShotError(f"--checkpoint {path}: none of these methods is meta-trained")
 
 
 def check_writable(folder: Path) -> None:

@@ -40,7 +40,9 @@ class Screen:
 
     @contextmanager
     def progress(self, what: str, total: int | None = None) -> Iterator["Bar"]:
-        """A bar on stderr that goes when the work is done."""
+        """A bar on stderr that goes when the work is done; a line where stderr is no terminal."""
+        if not self._bars.is_terminal:
+            self.say(f"{what} ...")
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -48,7 +50,8 @@ class Screen:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self._bars, transient=True) as progress:
+        hidden = not self._bars.is_terminal
+        with Progress(*columns, console=self._bars, transient=True, disable=hidden) as progress:
             yield Bar(progress, progress.add_task(what, total=total))
 
     def show(self, rows: Sequence[ResultRow]) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import torch
+
 from fewshot_ad.api import Dataset, FewShotError, Method
 from fewshot_ad.assets import unknown_name
 from fewshot_ad.episodes import Shots
@@ -142,6 +144,20 @@ def parse_eval_size(text: str) -> EvalSize:
     return int(text)
 
 
+def parse_device(text: str) -> str:
+    """``auto``, or a device of torch that this machine has."""
+    if text == "auto":
+        return text
+    try:
+        torch.empty(1, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise FewShotError(
+            f"--device: '{text}' cannot be used here ({reason}); give auto, cpu or a device at hand"
+        ) from error
+    return text
+
+
 def parse_target_classes(names: Sequence[str], dataset: Dataset) -> list[str]:
     """The classes under test; ``all`` stands for every class of the dataset."""
     if not names:
@@ -168,7 +184,7 @@ def configured_method(
     Raises:
         FewShotError: unknown method or parameter, or a method that has no backbone was given one.
     """
-    method = load_method(name).variant(device=device)
+    method = load_method(name).variant(device=parse_device(device))
     for parameter, value in (("backbone", backbone), ("weights_dir", weights_dir)):
         if value is None:
             continue

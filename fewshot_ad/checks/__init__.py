@@ -1,7 +1,7 @@
 """The contract of a method, shipped so that strangers' methods can be held to it as ours are.
 
-    from fewshot_ad.checks import check_method
-    check_method(MyMethod(backbone="random:tiny", preprocess=Preprocess(size=64)))
+    from fewshot_ad.checks import check_method, shrunk
+    check_method(shrunk(MyMethod()))
 
 Every check takes ``make``, which gives a fresh method that is ready for ``fit``: one that is
 meta-trained has read its checkpoint. A broken promise is a ``ContractError`` that says which.
@@ -11,41 +11,40 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from fewshot_ad.api import (
-    Dataset,
     FewShotError,
-    LabelledBatch,
     MetaTrained,
     Method,
     NotFittedError,
     Prediction,
-    Preprocess,
-    Sample,
     Support,
 )
-from fewshot_ad.data import load_dataset
-from fewshot_ad.evaluation.checkpoints import load_checkpoint, save_checkpoint
+from fewshot_ad.checks.trial import (
+    KNOWN,
+    SHOTS,
+    TARGET,
+    Make,
+    maker,
+    outcome,
+    query,
+    shrunk,
+    support,
+    truth,
+)
+from fewshot_ad.evaluation.checkpoints import load_checkpoint
 from fewshot_ad.evaluation.metrics import image_metrics
-from fewshot_ad.images import prepare, prepare_mask
 
-Make = Callable[[], Method]
+__all__ = ["CHECKS", "EXEMPTIONS", "Check", "ContractError", "check_method", "exemption", "shrunk"]
+
 Check = Callable[[Make], None]
-
-KNOWN = ("grid", "washer")
-TARGET = "carpet"
-SHOTS = 4
 
 EXEMPTIONS: dict[tuple[str, str], str] = {}
 """(name of the class, name of the check): why that method is let off that check."""
@@ -59,7 +58,7 @@ def check_method(method: Method) -> None:
     """Hold a method to every check from which it is not exempt.
 
     Args:
-        method: unfitted; a small backbone, small images and a small step budget make this quick.
+        method: unfitted; see ``shrunk`` for what makes this quick.
 
     Raises:
         ContractError: a promise is broken.
@@ -69,16 +68,6 @@ def check_method(method: Method) -> None:
         for check in CHECKS:
             if exemption(method, check) is None:
                 check(make)
-
-
-def maker(method: Method, folder: Path) -> Make:
-    """What makes fresh methods ready for ``fit``; meta-trains once where that is needed."""
-    if not isinstance(method, MetaTrained):
-        return method.variant
-    checkpoint = folder / f"{type(method).__name__}.safetensors"
-    learned = cast(MetaTrained, method.variant()).meta_train(DrawnClasses())
-    save_checkpoint(learned, checkpoint)
-    return lambda: load_checkpoint(method, checkpoint)
 
 
 def exemption(method: Method, check: Check) -> str | None:
@@ -118,23 +107,23 @@ def check_docstring(make: Make) -> None:
 def check_not_fitted(make: Make) -> None:
     """``predict`` before ``fit``, and ``fit`` before meta-training, raise NotFittedError."""
     method = make()
-    _refuses(lambda: method.predict(_images(method)), "predict before fit", NotFittedError)
+    _refuses(lambda: method.predict(query(method)), "predict before fit", NotFittedError)
     if isinstance(method, MetaTrained):
         raw = method.variant()
-        _refuses(lambda: raw.fit(_support(method)), "fit before meta_train", NotFittedError)
+        _refuses(lambda: raw.fit(support(method)), "fit before meta_train", NotFittedError)
 
 
 def check_fit_returns_self(make: Make) -> None:
     """``fit`` returns the method itself."""
     method = make()
-    _require(method.fit(_support(method)) is method, "fit does not return self")
+    _require(method.fit(support(method)) is method, "fit does not return self")
 
 
 def check_output(make: Make) -> None:
     """Scores and maps: one per image, map the size of the images, float32, finite, on the CPU."""
     method = make()
-    prediction = _outcome(method)
-    n, _, height, width = _images(method).shape
+    prediction = outcome(method)
+    n, _, height, width = query(method).shape
     for name, values, shape in (
         ("image_score", prediction.image_score, (n,)),
         ("anomaly_map", prediction.anomaly_map, (n, height, width)),
@@ -149,15 +138,15 @@ def check_output(make: Make) -> None:
 def check_anomalies_score_higher(make: Make) -> None:
     """Anomalous images of a drawn class score higher than normal ones: I-AUROC above one half."""
     method = make()
-    is_anomalous = _labelled(TARGET, method.preprocess, "test").is_anomalous
-    auroc = image_metrics(_outcome(method).image_score.numpy(), is_anomalous.numpy()).i_auroc
+    scores = outcome(method).image_score
+    auroc = image_metrics(scores.numpy(), truth(method).numpy()).i_auroc
     _require(auroc is not None and auroc > 0.5, f"I-AUROC on drawn images is {auroc}")
 
 
 def check_same_seed(make: Make) -> None:
     """Two methods of one seed give the same bits, and leave the global random state alone."""
     of_torch, of_numpy = torch.get_rng_state(), repr(np.random.get_state())  # noqa: NPY002
-    _same(_outcome(make()), _outcome(make()), "two runs with one seed")
+    _same(outcome(make()), outcome(make()), "two runs with one seed")
     _require(torch.equal(of_torch, torch.get_rng_state()), "torch's global randomness was used")
     unused = of_numpy == repr(np.random.get_state())  # noqa: NPY002
     _require(unused, "NumPy's global randomness was used")
@@ -166,16 +155,16 @@ def check_same_seed(make: Make) -> None:
 def check_second_fit(make: Make) -> None:
     """A second ``fit`` equals a fresh one: nothing leaks from episode to episode."""
     used = make()
-    used.fit(_support(used, target_class=KNOWN[0])).predict(_images(used, KNOWN[0]))
-    _same(_outcome(used), _outcome(make()), "a second fit and a fresh one")
+    used.fit(Support(TARGET, query(used))).predict(query(used))  # what would help, if kept
+    _same(outcome(used), outcome(make()), "a second fit and a fresh one")
 
 
 def check_predict_changes_nothing(make: Make) -> None:
     """Other images between two calls of ``predict`` change nothing."""
     method = make()
-    first = _outcome(method)
-    method.predict(_images(method, KNOWN[0]))
-    _same(first, method.predict(_images(method)), "two calls of predict")
+    first = outcome(method)
+    method.predict(query(method, KNOWN[0]))
+    _same(first, method.predict(query(method)), "two calls of predict")
 
 
 def check_single_image(make: Make) -> None:
@@ -183,7 +172,7 @@ def check_single_image(make: Make) -> None:
     method = make()
     if method.track == "batched":
         return
-    whole, images = _outcome(method), _images(method)
+    whole, images = outcome(method), query(method)
     for index in (0, len(images) - 1):
         alone = method.predict(images[index : index + 1])
         there = Prediction(
@@ -196,20 +185,20 @@ def check_shots(make: Make) -> None:
     """Works with the fewest shots it promises, with 1 and with 4, and refuses fewer."""
     method = make()
     for shots in sorted({method.min_shots, max(1, method.min_shots), max(SHOTS, method.min_shots)}):
-        prediction = method.fit(_support(method, shots)).predict(_images(method))
+        prediction = method.fit(support(method, shots)).predict(query(method))
         _require(bool(prediction.image_score.isfinite().all()), f"{shots} shots: scores not finite")
     if method.min_shots > 0:
-        few = _support(method, method.min_shots - 1)
+        few = support(method, method.min_shots - 1)
         _refuses(lambda: method.fit(few), f"fit with {method.min_shots - 1} shots", FewShotError)
 
 
 def check_inputs_untouched(make: Make) -> None:
     """``fit`` and ``predict`` leave the tensors they are given as they were."""
     method = make()
-    support, images = _support(method), _images(method)
-    shown, judged = support.images.clone(), images.clone()
-    method.fit(support).predict(images)
-    _require(torch.equal(support.images, shown), "fit changed the support images")
+    given, images = support(method), query(method)
+    shown, judged = given.images.clone(), images.clone()
+    method.fit(given).predict(images)
+    _require(torch.equal(given.images, shown), "fit changed the support images")
     _require(torch.equal(images, judged), "predict changed the query images")
 
 
@@ -222,7 +211,7 @@ def check_round_trip(make: Make) -> None:
         path = Path(folder) / "again.safetensors"
         method.save(path)
         again = load_checkpoint(method, path)
-    _same(_outcome(method), _outcome(again), "a method and its saved copy")
+    _same(outcome(method), outcome(again), "a method and its saved copy")
 
 
 CHECKS: tuple[Check, ...] = (
@@ -241,59 +230,6 @@ CHECKS: tuple[Check, ...] = (
     check_inputs_untouched,
     check_round_trip,
 )
-
-
-class DrawnClasses:
-    """Two drawn classes as the known ones of a check: a few labelled images each."""
-
-    names = tuple(f"synthetic/{name}" for name in KNOWN)
-    digests: frozenset[str] = frozenset()
-
-    def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
-        """The train normals of a class in one batch."""
-        yield _labelled(name.rpartition("/")[2], preprocess, "train")
-
-    def labelled(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
-        """Normal and anomalous test images of a class in one batch."""
-        yield _labelled(name.rpartition("/")[2], preprocess, "test")
-
-
-@cache
-def _labelled(class_name: str, preprocess: Preprocess, split: str) -> LabelledBatch:
-    """Eight train normals of a drawn class, or six normal and six anomalous test images."""
-    dataset = load_dataset("synthetic")
-    if split == "train":
-        samples = dataset.train(class_name)[:8]
-    else:
-        test = dataset.test(class_name)
-        anomalous = [sample for sample in test if sample.is_anomalous]
-        samples = [s for s in test if not s.is_anomalous][:6] + anomalous[:: len(anomalous) // 6][
-            :6
-        ]
-    images = [prepare(dataset.read_image(sample), preprocess) for sample in samples]
-    masks = [prepare_mask(_mask(dataset, sample), preprocess) for sample in samples]
-    flags = torch.tensor([sample.is_anomalous for sample in samples])
-    return LabelledBatch(torch.stack(images), torch.stack(masks), flags)
-
-
-def _mask(dataset: Dataset, sample: Sample) -> Bool[np.ndarray, "h w"]:
-    mask = dataset.read_mask(sample)
-    if mask is None:
-        raise RuntimeError(f"the drawn image {sample.path} has no mask")
-    return mask
-
-
-def _support(method: Method, shots: int = SHOTS, target_class: str = TARGET) -> Support:
-    batch = _labelled(target_class, method.preprocess, "train")
-    return Support(target_class, batch.images[:shots].clone())
-
-
-def _images(method: Method, target_class: str = TARGET) -> Float[Tensor, "b 3 h w"]:
-    return _labelled(target_class, method.preprocess, "test").images.clone()
-
-
-def _outcome(method: Method) -> Prediction:
-    return method.fit(_support(method)).predict(_images(method))
 
 
 def _require(holds: bool, promise: str) -> None:

@@ -1,0 +1,99 @@
+"""What a method under contract is tried on: a few drawn images, small and quick."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fewshot_ad.api import LabelledBatch, MetaTrained, Method, Prediction, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.evaluation.checkpoints import load_checkpoint, save_checkpoint
+from fewshot_ad.evaluation.reading import read_labelled
+
+Make = Callable[[], Method]
+
+KNOWN = ("grid", "washer")
+TARGET = "brushed_metal"
+SHOTS = 4
+N_TRAIN, N_TEST = 8, 6
+SIZE, STEPS = 64, 6
+
+
+def shrunk(method: Method) -> Method:
+    """The method with random small features, small images and few steps: quick, and no good."""
+    own = {field.name for field in fields(method)}
+    changes: dict[str, Any] = {"preprocess": Preprocess(size=SIZE)}
+    changes |= {"backbone": "random:tiny"} if "backbone" in own else {}
+    changes |= {name: STEPS for name in own if name == "steps" or name.endswith("_steps")}
+    return method.variant(**changes)
+
+
+def maker(method: Method, folder: Path) -> Make:
+    """What makes fresh methods ready for ``fit``; meta-trains once where that is needed."""
+    if not isinstance(method, MetaTrained):
+        return method.variant
+    checkpoint = folder / f"{type(method).__name__}.safetensors"
+    learned = cast(MetaTrained, method.variant()).meta_train(DrawnClasses())
+    save_checkpoint(learned, checkpoint)
+    return lambda: load_checkpoint(method, checkpoint)
+
+
+def support(method: Method, shots: int = SHOTS) -> Support:
+    """The first train normals of the target class."""
+    return Support(TARGET, _drawn(TARGET, method.preprocess, "train").images[:shots].clone())
+
+
+def query(method: Method, class_name: str = TARGET) -> Float[Tensor, "b 3 h w"]:
+    """Six normal and six anomalous images of a class."""
+    return _drawn(class_name, method.preprocess, "test").images.clone()
+
+
+def truth(method: Method) -> Bool[Tensor, " b"]:
+    """Which images of the query are anomalous."""
+    return _drawn(TARGET, method.preprocess, "test").is_anomalous
+
+
+def outcome(method: Method) -> Prediction:
+    """What the method says of the query after a fit."""
+    return method.fit(support(method)).predict(query(method))
+
+
+def fingerprint(make: Make) -> dict[str, list[float]]:
+    """Scores of the query with the mean and the peak of each map: what golden files keep."""
+    found = outcome(make())
+    values = {
+        "image_score": found.image_score,
+        "map_mean": found.anomaly_map.mean(dim=(1, 2)),
+        "map_max": found.anomaly_map.amax(dim=(1, 2)),
+    }
+    return {name: [float(f"{each:.6g}") for each in row] for name, row in values.items()}
+
+
+class DrawnClasses:
+    """Two drawn classes as the known ones: a few labelled images each."""
+
+    names = tuple(f"synthetic/{name}" for name in KNOWN)
+    digests: frozenset[str] = frozenset()
+
+    def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
+        """The train normals of a class in one batch."""
+        yield _drawn(name.rpartition("/")[2], preprocess, "train")
+
+    def labelled(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
+        """Normal and anomalous test images of a class in one batch."""
+        yield _drawn(name.rpartition("/")[2], preprocess, "test")
+
+
+@cache
+def _drawn(class_name: str, preprocess: Preprocess, split: str) -> LabelledBatch:
+    dataset = load_dataset("synthetic")
+    if split == "train":
+        return read_labelled(dataset, dataset.train(class_name)[:N_TRAIN], preprocess)
+    normal = [sample for sample in dataset.test(class_name) if not sample.is_anomalous]
+    anomalous = [sample for sample in dataset.test(class_name) if sample.is_anomalous]
+    spread = anomalous[:: len(anomalous) // N_TEST]
+    return read_labelled(dataset, [*normal[:N_TEST], *spread[:N_TEST]], preprocess)
