@@ -6,7 +6,8 @@ texture, dead leaves, an object on a backdrop, a lit relief, soft blobs on black
 damage, light, blur, noise and compression.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,11 +25,16 @@ LETTERS = "ABCDEFGHKLMNPRSTXYZ0123456789#%&+-/"
 def draw(index: int, size: int = 224) -> UInt8[np.ndarray, "s s 3"]:
     """Draw image number ``index`` as RGB bytes; the same index gives the same bytes."""
     rng = Generator(PCG64([STREAM, index]))
-    scene = SCENES[rng.choice(len(SCENES), p=SCENE_SHARES)]
+    scene = SCENES[int(rng.choice(len(SCENES), p=SCENE_SHARES))]
     picture = scene(rng, size)
     if rng.random() < 0.6:
         picture = damage(rng, picture)
     return camera(rng, picture)
+
+
+def picked(rng: Generator, stock: Sequence[Any]) -> Any:
+    """One of the things in stock."""
+    return stock[int(rng.integers(len(stock)))]
 
 
 # ------------------------------------------------------------ fields
@@ -182,10 +188,10 @@ def turned(rng: Generator, picture: np.ndarray) -> np.ndarray:
 
 def mixed(rng: Generator, size: int) -> Field:
     """One field, or two blended, multiplied, or switched by a third."""
-    first = rng.choice(FIELDS)(rng, size)
+    first = picked(rng, FIELDS)(rng, size)
     if rng.random() < 0.45:
         return first
-    second = rng.choice(FIELDS)(rng, size)
+    second = picked(rng, FIELDS)(rng, size)
     kind = rng.integers(3)
     if kind == 0:
         share = np.float32(rng.uniform(0.1, 0.9))
@@ -264,7 +270,7 @@ def dead_leaves(rng: Generator, size: int) -> Picture:
     for _ in range(int(rng.integers(6, 40))):
         radius = min(0.5, 0.025 * rng.uniform(0.02, 1) ** -0.8) * size
         contour = outline(rng, rng.uniform(0, size, 2), radius)
-        coat = stock[rng.integers(len(stock))]
+        coat = picked(rng, stock)
         if rng.random() < 0.5:
             coat = coat * 0 + rng.random(3, np.float32)
         picture = laid(picture, coat, filled([contour], size))
@@ -327,7 +333,7 @@ def blobs(rng: Generator, size: int) -> Picture:
     for _ in range(int(rng.integers(2, 14))):
         cover = filled([outline(rng, middle, radius)], size)
         cover = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.5, 6))
-        coat = coloured(rng, rng.choice([clouds, power_noise])(rng, size))
+        coat = coloured(rng, picked(rng, [clouds, power_noise])(rng, size))
         picture = laid(picture, coat * np.float32(rng.uniform(0.3, 1)), cover)
         middle = middle + rng.normal(0, 0.3 * radius, 2)
         radius *= rng.uniform(0.5, 1)

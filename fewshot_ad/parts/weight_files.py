@@ -64,8 +64,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FewShotError: the file is cut off, is something else, is a pickle with more than tensors in
-        it, or holds
-            values that are not finite.
+            it, or holds values that are not finite.
     """
     try:
         stored = (
