@@ -168,8 +168,8 @@ class MetaTrained(Method):
     """A method with a stage before ``fit``: trained once on labelled known classes, never on the target."""
 
     @abstractmethod
-    def meta_train(self, known: KnownClasses) -> "MetaTrained":
-        """Learn from the known classes; returns ``self``."""
+    def meta_train(self, known: KnownClasses, *, resume: Path | None = None) -> "MetaTrained":
+        """Learn from the known classes, going on from ``resume`` if it is there; returns ``self``."""
 
     @abstractmethod
     def save(self, path: Path) -> None:

@@ -1,11 +1,22 @@
 """Feature constraintors gather the normal residuals of all classes in one compact region."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.parts.seeding import seeded_weights
+
+ConstraintorKind = Literal["conv", "identity", "none"]
+
+
+def build_constraintor(kind: ConstraintorKind, channels: int, seed: int) -> nn.Module:
+    """The constraintor of one level by its kind; ``none`` passes residuals on as they are."""
+    if kind == "conv":
+        return ConvConstraintor(channels, seed)
+    return IdentityConstraintor(channels) if kind == "identity" else nn.Identity()
 
 
 class ConvConstraintor(nn.Module):
@@ -20,6 +31,23 @@ class ConvConstraintor(nn.Module):
     def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Constrained residuals, none negative."""
         return functional.relu(self.bn(self.conv(residuals)))
+
+
+class IdentityConstraintor(nn.Module):
+    """A 3x3 convolution beside a shortcut, starting as the identity.
+
+    Ours, not the paper's: with few known classes a constraintor from scratch forgets what a long
+    residual means before it has learned anything better. This one can only move away from it.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Constrained residuals of either sign."""
+        return residuals + self.conv(residuals)
 
 
 class TokenConstraintor(nn.Module):

@@ -1,0 +1,66 @@
+"""One paper, one file: the name of a method on the command line is the name of its file here.
+
+The ``__all__`` of a file holds exactly one class. A stranger's method is named
+``package.module:Class``, or registers itself under the entry point group ``fewshot_ad.methods``.
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from pkgutil import iter_modules
+from typing import Any
+
+from fewshot_ad.api import FewShotError, Method
+from fewshot_ad.assets import unknown_name
+
+ENTRY_POINTS = "fewshot_ad.methods"
+
+
+def list_methods() -> tuple[str, ...]:
+    """Names of our methods, in alphabetical order; nothing heavy is imported."""
+    return tuple(sorted(module.name for module in iter_modules(__path__)))
+
+
+def load_method(name: str, **params: Any) -> Method:
+    """An unfitted method with some hyper-parameters changed.
+
+    Args:
+        name: a name of ``list_methods()``, of an entry point, or ``package.module:Class``.
+        params: fields of the method.
+
+    Raises:
+        FewShotError: there is no such method, it is not a ``Method``, or a field is unknown.
+    """
+    kind = _method_class(name)
+    try:
+        return kind(**params)
+    except TypeError as error:
+        raise FewShotError(
+            f"{name}: {error}; 'fewshot-ad methods show {name}' lists them"
+        ) from error
+
+
+def _method_class(name: str) -> type[Method]:
+    if ":" in name:
+        return _stranger(name)
+    if name in list_methods():
+        module = import_module(f"{__name__}.{name}")
+        (exported,) = module.__all__
+        return getattr(module, exported)
+    registered = {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+    if name in registered:
+        return _stranger(registered[name])
+    raise unknown_name("method", name, (*list_methods(), *registered))
+
+
+def _stranger(path: str) -> type[Method]:
+    module_name, _, class_name = path.partition(":")
+    try:
+        kind = getattr(import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FewShotError(
+            f"the method {path} cannot be imported ({error}); expected package.module:Class on the "
+            "Python path"
+        ) from error
+    if not (isinstance(kind, type) and issubclass(kind, Method)):
+        raise FewShotError(f"{path} is not a subclass of fewshot_ad.api.Method")
+    return kind

@@ -1,0 +1,106 @@
+"""Checkpoints on disk: safetensors with a JSON header that says what they are."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fewshot_ad.api import FewShotError
+
+FORMAT = 1
+HEADER = "fewshot_ad"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownRecord:
+    """What a meta-trained method has seen, so that no target can have been among it unnoticed.
+
+    Attributes:
+        names: the known classes, as ``dataset/class``.
+        digests: content of every image.
+        held_out: the classes that selected instead of teaching.
+        selected_step: the step whose weights were kept.
+    """
+
+    names: tuple[str, ...]
+    digests: frozenset[str]
+    held_out: tuple[str, ...] = ()
+    selected_step: int = 0
+
+
+def write_checkpoint(
+    path: Path, identity: Mapping[str, Any], known: KnownRecord, state: Mapping[str, Tensor]
+) -> None:
+    """Write weights and header into one file.
+
+    Args:
+        path: where.
+        identity: JSON-able; a reader must name the same to read the file.
+        known: what was learned from.
+        state: the weights.
+    """
+    seen = {**asdict(known), "digests": sorted(known.digests)}
+    header = {"format": FORMAT, "identity": identity, "known": seen}
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
+    save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
+
+
+def read_checkpoint(
+    path: Path, identity: Mapping[str, Any]
+) -> tuple[KnownRecord, dict[str, Tensor]]:
+    """Read a checkpoint of exactly this identity.
+
+    Raises:
+        FewShotError: not a checkpoint of ours, of a later format, or of another identity; says
+            which part differs.
+    """
+    header, state = _open(path)
+    if header.get("format") != FORMAT:
+        raise FewShotError(
+            f"{path} has checkpoint format {header.get('format')}, this version reads {FORMAT}"
+        )
+    _check_identity(path, header["identity"], json.loads(json.dumps(identity)))
+    known = header["known"]
+    record = KnownRecord(
+        tuple(known["names"]),
+        frozenset(known["digests"]),
+        tuple(known["held_out"]),
+        int(known["selected_step"]),
+    )
+    return record, state
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return json.loads(metadata[HEADER]), state
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise FewShotError(
+            f"{path} is not a checkpoint of fewshot-ad, or is damaged; make one with "
+            "'fewshot-ad train'"
+        ) from error
+
+
+def _check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    if found["method"] != wanted["method"]:
+        raise FewShotError(f"{path} is a checkpoint of {found['method']}, not {wanted['method']}")
+    params, asked = found["params"], wanted["params"]
+    differing = [name for name in {**params, **asked} if params.get(name) != asked.get(name)]
+    if differing:
+        name = differing[0]
+        raise FewShotError(
+            f"{path} was trained with {name}={params.get(name)}, now {name}={asked.get(name)} is "
+            "asked for; set it to what the checkpoint has, or train again"
+        )
+    if found["weights_digest"] != wanted["weights_digest"]:
+        raise FewShotError(
+            f"{path} was trained on a backbone with weights {found['weights_digest']}, this one has "
+            f"{wanted['weights_digest']}; use the same backbone, or train again"
+        )

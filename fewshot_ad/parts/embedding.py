@@ -1,0 +1,59 @@
+"""From backbone features to the vectors that are matched: averaged, narrowed, of unit length."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.parts.flows import draw_rotation
+
+Maps = list[Tensor]
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What happens to the features of every level before matching; nothing of it is learned.
+
+    Attributes:
+        neighbourhood: side of the square over which features are averaged (PatchCore: 3), 1 for none.
+        channels: at most so many, by a fixed random projection that keeps angles; None for all.
+        unit_length: divide each vector by its norm, so that Euclidean and cosine matching agree and
+            strong and weak activations weigh alike.
+    """
+
+    neighbourhood: int = 1
+    channels: int | None = None
+    unit_length: bool = False
+
+    def __call__(self, levels: Maps) -> Maps:
+        """Embed every level on its own, at its own resolution."""
+        return [self._embed(number, maps) for number, maps in enumerate(levels)]
+
+    def widths(self, channels: tuple[int, ...]) -> tuple[int, ...]:
+        """Channels that come out when ``channels`` go in."""
+        return tuple(min(width, self.channels or width) for width in channels)
+
+    def _embed(self, level: int, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
+        maps = average_neighbourhood(maps, self.neighbourhood)
+        if self.channels is not None and self.channels < maps.shape[1]:
+            # One image at a time, so that an image has the same bits alone and in a batch.
+            rows = _projection(maps.shape[1], self.channels, level).to(maps.device)
+            maps = torch.stack(
+                [(rows @ image.flatten(1)).unflatten(1, image.shape[1:]) for image in maps]
+            )
+        return functional.normalize(maps, dim=1) if self.unit_length else maps
+
+
+def average_neighbourhood(maps: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c h w"]:
+    """Mean over a ``side`` x ``side`` square around each position, less at the border."""
+    if side == 1:
+        return maps
+    return functional.avg_pool2d(maps, side, 1, side // 2, count_include_pad=False)
+
+
+def _projection(inputs: int, outputs: int, level: int) -> Float[Tensor, "d c"]:
+    """Orthonormal rows of a random rotation: the same for every method, run and machine."""
+    generator = torch.Generator().manual_seed(inputs * 16 + level)
+    return draw_rotation(inputs, generator)[:outputs]

@@ -1,0 +1,123 @@
+"""Residuals of the known classes: each image against supports of its own class, never itself."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from fewshot_ad.api import FewShotError, KnownClasses, Preprocess
+from fewshot_ad.parts.maps import mask_to_grid
+from fewshot_ad.parts.residual_stage import ResidualStage
+from fewshot_ad.parts.training import progress_bar
+
+POOL = 4  # supports are drawn from so many times the images they need: reading more buys nothing
+
+
+@dataclass(frozen=True)
+class LabelledResiduals:
+    """Residual maps of one class against one support, one tensor per level.
+
+    Attributes:
+        maps: [n c h w] per level.
+        cells: which positions hold a defect, [n h w] per level.
+        is_anomalous: per image.
+    """
+
+    maps: list[Tensor]
+    cells: list[Tensor]
+    is_anomalous: Bool[Tensor, " n"]
+
+    def batch(self, rows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps and cells of some images."""
+        return [maps[rows] for maps in self.maps], [cells[rows] for cells in self.cells]
+
+
+def known_residuals(
+    known: KnownClasses,
+    preprocess: Preprocess,
+    stage: ResidualStage,
+    *,
+    shots: int,
+    supports: int,
+    seed: int,
+) -> dict[str, list[LabelledResiduals]]:
+    """Residuals of every labelled image of every known class, once per drawn support.
+
+    Supports come from the train normals, labelled images from the test split: no image is ever
+    matched with itself (the released ResAD code lets that happen).
+
+    Args:
+        known: the classes.
+        preprocess: geometry and normalisation of the images.
+        stage: images to features to residuals.
+        shots: support images of a draw, or as many as there are.
+        supports: draws per class.
+        seed: of the draws.
+
+    Returns:
+        A list with one entry per support, by class.
+
+    Raises:
+        FewShotError: a class has no train normal, or no labelled image.
+    """
+    found: dict[str, list[LabelledResiduals]] = {}
+    with progress_bar() as bar:
+        task = bar.add_task("residuals of the known classes", total=len(known.names))
+        for number, name in enumerate(known.names):
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
+            pools = _draw_supports(known, name, preprocess, shots, supports, generator)
+            found[name] = _against(known, name, preprocess, stage, pools)
+            bar.advance(task)
+    return found
+
+
+def _draw_supports(
+    known: KnownClasses,
+    name: str,
+    preprocess: Preprocess,
+    shots: int,
+    supports: int,
+    generator: torch.Generator,
+) -> list[Float[Tensor, "n 3 h w"]]:
+    images, wanted = torch.empty(0), POOL * shots * supports
+    for batch in known.normals(name, preprocess):
+        images = torch.cat([images, batch.images]) if len(images) else batch.images
+        if len(images) >= wanted:
+            break
+    if not len(images):
+        raise FewShotError(f"the known class {name} has no train normal to draw a support from")
+    orders = [torch.randperm(len(images), generator=generator) for _ in range(supports)]
+    return [images[order[:shots]] for order in orders]
+
+
+def _against(
+    known: KnownClasses,
+    name: str,
+    preprocess: Preprocess,
+    stage: ResidualStage,
+    pools: list[Tensor],
+) -> list[LabelledResiduals]:
+    supports = [stage.embed(images) for images in pools]
+    rows: list[list[LabelledResiduals]] = [[] for _ in supports]
+    for batch in known.labelled(name, preprocess):
+        queries = stage.embed(batch.images)
+        cells = [mask_to_grid(batch.masks, tuple(maps.shape[-2:])) for maps in queries]
+        for support, row in zip(supports, rows, strict=True):
+            row.append(
+                LabelledResiduals(stage.subtract(queries, support), cells, batch.is_anomalous)
+            )
+    if not rows[0]:
+        raise FewShotError(f"the known class {name} has no labelled image to learn from")
+    return [_joined(row) for row in rows]
+
+
+def _joined(batches: list[LabelledResiduals]) -> LabelledResiduals:
+    def levels(parts: list[list[Tensor]]) -> list[Tensor]:
+        return [torch.cat(of_level) for of_level in zip(*parts, strict=True)]
+
+    return LabelledResiduals(
+        levels([batch.maps for batch in batches]),
+        levels([batch.cells for batch in batches]),
+        torch.cat([batch.is_anomalous for batch in batches]),
+    )

@@ -1,0 +1,192 @@
+"""Meta-training on residuals: all that ResAD and ResAD++ share, so that their files hold the papers.
+
+A method of this kind builds one ``LevelModel`` per feature level. Here the model is shown residuals
+of known classes for a budget of steps, the steps that serve held-out known classes best are kept,
+and each level's score is put on the scale it has on known normal images. Nothing looks at a target
+before ``fit``, or at another query image in ``predict``.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_ad.api import (
+    FewShotError,
+    KnownClasses,
+    MetaTrained,
+    NotFittedError,
+    Prediction,
+    Support,
+    Track,
+)
+from fewshot_ad.parts.checkpoint_files import KnownRecord, read_checkpoint, write_checkpoint
+from fewshot_ad.parts.embedding import Embedding
+from fewshot_ad.parts.known_residuals import known_residuals
+from fewshot_ad.parts.maps import gaussian_blur, image_score, upsample_maps
+from fewshot_ad.parts.meta_training import Course, LevelModel, LevelModels
+from fewshot_ad.parts.residual_stage import ResidualForm, ResidualStage, load_stage
+from fewshot_ad.parts.residuals import Metric
+from fewshot_ad.parts.support import check_support
+
+PLACE = {"weights_dir", "device"}  # where a method runs; not what it is
+
+
+@dataclass(kw_only=True, eq=False)
+class ResidualLearner(MetaTrained):
+    """Fields and stages that residual-learning methods have in common.
+
+    Attributes:
+        backbone: name, file or factory of a feature extractor.
+        weights_dir: folder with weights of timm backbones.
+        levels: feature maps that are used.
+        metric: how a query position is matched with a support position.
+        form: signed or squared residuals.
+        neighbourhood, channels, unit_length: what happens to features before matching, see
+            ``parts.embedding.Embedding``.
+        known_shots: support images of a known class in meta-training.
+        known_supports: how many supports are drawn of each known class.
+        steps: budget of meta-training.
+        batch_size: images per step, half of them anomalous.
+        held_out: share of the known classes that selects among the steps; 0 keeps the last step.
+        learned_share: share of the learned score in the sum with the plain residual distance, a
+            prior that no training takes away; None lets the held-out known classes choose.
+        blur: sigma of the Gaussian over the map, in pixels.
+    """
+
+    track: ClassVar[Track] = "meta_trained"
+    backbone: str = "tiny"
+    weights_dir: str | None = None
+    levels: tuple[int, ...] = (1, 2, 3)
+    metric: Metric = "euclidean"
+    form: ResidualForm = "signed"
+    neighbourhood: int = 1
+    channels: int | None = 64
+    unit_length: bool = True
+    known_shots: int = 4
+    known_supports: int = 2
+    steps: int = 300
+    batch_size: int = 8
+    held_out: float = 0.2
+    learned_share: float | None = None
+    blur: float = 4.0
+    models_: LevelModels | None = field(default=None, init=False, repr=False)
+    known_: KnownRecord | None = field(default=None, init=False, repr=False)
+    support_: list[Tensor] | None = field(default=None, init=False, repr=False)
+
+    @abstractmethod
+    def build_level(self, level: int, channels: int) -> LevelModel:
+        """The untrained model of one level."""
+
+    def meta_train(self, known: KnownClasses, *, resume: Path | None = None) -> "ResidualLearner":
+        """Learn from labelled known classes.
+
+        Args:
+            known: the classes.
+            resume: where the state is kept during the run, and found again after a kill.
+        """
+        residuals = known_residuals(
+            known,
+            self.preprocess,
+            self._stage,
+            shots=self.known_shots,
+            supports=self.known_supports,
+            seed=self.seed,
+        )
+        course = Course(
+            models=self._build(),
+            residuals=residuals,
+            held_out=self.held_out,
+            learned_share=self.learned_share,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=self.seed,
+        )
+        course.run(resume)
+        self.models_, self.support_ = course.models, None
+        self.known_ = KnownRecord(known.names, known.digests, course.judges, course.selected_step)
+        return self
+
+    def fit(self, support: Support) -> "ResidualLearner":
+        """Remember the features of the support."""
+        check_support(support, self.min_shots)
+        if self.models_ is None:
+            raise NotFittedError(
+                f"{type(self).__name__} is not meta-trained: call meta_train(known) or load(path) first"
+            )
+        self.support_ = self._stage.embed(support.images)
+        return self
+
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+        """Score each image by its residuals to the support."""
+        if self.support_ is None:
+            raise NotFittedError(
+                f"{type(self).__name__} has no support yet: call fit(support) first"
+            )
+        maps = [self._score(image[None], self.support_) for image in images]
+        anomaly_map = gaussian_blur(torch.cat(maps), self.blur).cpu()
+        return Prediction(image_score(anomaly_map), anomaly_map)
+
+    def save(self, path: Path) -> None:
+        """Write models and the record of the known classes."""
+        if self.models_ is None or self.known_ is None:
+            raise NotFittedError(
+                f"{type(self).__name__} is not meta-trained: there is nothing to save"
+            )
+        write_checkpoint(path, self._identity(), self.known_, self.models_.state_dict())
+
+    def load(self, path: Path) -> "ResidualLearner":
+        """Read what ``save`` wrote; refuses another method, backbone or configuration."""
+        known, state = read_checkpoint(path, self._identity())
+        models = self._build()
+        try:
+            models.load_state_dict(state)
+        except RuntimeError as error:
+            raise FewShotError(
+                f"{path} does not hold the weights of this method: {error}"
+            ) from error
+        self.models_, self.known_, self.support_ = models.eval(), known, None
+        return self
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of the backbone's weights."""
+        return self._stage.features.backbone.digest
+
+    @property
+    def _stage(self) -> ResidualStage:
+        return load_stage(
+            self.backbone,
+            self.levels,
+            Embedding(self.neighbourhood, self.channels, self.unit_length),
+            weights_dir=self.weights_dir,
+            device=self.device,
+            metric=self.metric,
+            form=self.form,
+        )
+
+    def _score(
+        self, image: Float[Tensor, "1 3 h w"], support: list[Tensor]
+    ) -> Float[Tensor, "1 h w"]:
+        if self.models_ is None:
+            raise NotFittedError(f"{type(self).__name__} is not meta-trained")
+        scores = self.models_.scores(self._stage.subtract(self._stage.embed(image), support))
+        return torch.stack([upsample_maps(maps, image.shape[-2:]) for maps in scores]).mean(dim=0)
+
+    def _build(self) -> LevelModels:
+        stage = self._stage
+        levels = [self.build_level(number, width) for number, width in enumerate(stage.widths)]
+        return LevelModels(levels).to(stage.features.backbone.device)
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with: everything but where the method runs."""
+        params = {name: value for name, value in self.params().items() if name not in PLACE}
+        return {
+            "method": type(self).__name__,
+            "weights_digest": self.weights_digest,
+            "params": params,
+        }

@@ -1,0 +1,61 @@
+"""The stage of ResAD that learns nothing: images to features, features to residuals."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from fewshot_ad.parts.embedding import Embedding
+from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.parts.residuals import Metric, residual, shared_matcher, take
+
+ResidualForm = Literal["signed", "squared"]
+
+
+@dataclass(frozen=True)
+class ResidualStage:
+    """Frozen features, what is done to them, and how the nearest support position is subtracted."""
+
+    features: FeatureCache
+    embedding: Embedding
+    metric: Metric = "euclidean"
+    form: ResidualForm = "signed"
+
+    def embed(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Feature maps of every level, [b c h w] each."""
+        return self.embedding(self.features(images))
+
+    def subtract(self, queries: list[Tensor], supports: list[Tensor]) -> list[Tensor]:
+        """Residual maps of every level: each position less its nearest support position."""
+        found = []
+        for query, support in zip(queries, supports, strict=True):
+            _, index = shared_matcher(query, support, self.metric)
+            found.append(residual(query, take(support, index), self.form))
+        return found
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the residuals of every level."""
+        return self.embedding.widths(self.features.backbone.channels)
+
+
+def load_stage(
+    backbone: str,
+    levels: tuple[int, ...],
+    embedding: Embedding,
+    *,
+    weights_dir: str | None,
+    device: str,
+    metric: Metric = "euclidean",
+    form: ResidualForm = "signed",
+) -> ResidualStage:
+    """The stage on a backbone by name, which all methods of this process share.
+
+    Raises:
+        FewShotError: as ``parts.backbones.load_backbone``.
+    """
+    folder = None if weights_dir is None else Path(weights_dir)
+    features = load_features(backbone, levels, weights_dir=folder, device=device)
+    return ResidualStage(features, embedding, metric, form)

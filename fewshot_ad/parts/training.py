@@ -1,0 +1,109 @@
+"""The one training loop: a budget in steps, a progress bar, and nothing lost to a kill."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+SAVE_EVERY_SECONDS = 20.0
+
+
+def run_steps(
+    steps: int,
+    advance: Callable[[int], None],
+    *,
+    label: str,
+    state: Callable[[], dict[str, Any]],
+    restore: Callable[[dict[str, Any]], None],
+    resume: Path | None = None,
+) -> None:
+    """Call ``advance(step)`` for every step, going on where a killed run left its state.
+
+    What a step does may depend on its number and on the state alone (draw from a generator seeded
+    by the number), so that a resumed run ends with the bits of an unbroken one.
+
+    Args:
+        steps: the whole budget.
+        advance: does one step.
+        label: what the progress bar says.
+        state: everything a step changes, as tensors, numbers and containers of them.
+        restore: takes in what ``state`` returned.
+        resume: where the state is kept during the run; None keeps nothing.
+    """
+    first = _restored(resume, restore)
+    saved = time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task(label, total=steps, completed=first)
+        for step in range(first, steps):
+            advance(step)
+            bar.advance(task)
+            if resume is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                _save(resume, step + 1, state())
+                saved = time.monotonic()
+
+
+def progress_bar() -> Progress:
+    """A bar on stderr that leaves no trace when it is done."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """Randomness of one step, the same whether or not the run was broken before."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+
+
+def _restored(path: Path | None, restore: Callable[[dict[str, Any]], None]) -> int:
+    """Take in a saved state; a torn or foreign file counts as none."""
+    if path is None or not path.exists():
+        return 0
+    try:
+        saved = torch.load(path, weights_only=True)
+        restore(saved["state"])
+        return int(saved["step"])
+    except Exception:
+        return 0
+
+
+def _save(path: Path, step: int, state: dict[str, Any]) -> None:
+    temporary = path.with_name(path.name + ".new")
+    torch.save({"step": step, "state": state}, temporary)
+    temporary.replace(path)
+
+
+class Adam:
+    """One optimiser for one module; a module without parameters is left in peace."""
+
+    def __init__(self, module: nn.Module | None, learning_rate: float, weight_decay: float) -> None:
+        found = [] if module is None else [p for p in module.parameters() if p.requires_grad]
+        self._optimiser = (
+            torch.optim.Adam(found, lr=learning_rate, weight_decay=weight_decay) if found else None
+        )
+
+    def step(self, loss: Callable[[], Float[Tensor, ""]]) -> None:
+        """Evaluate a loss and follow its gradient once."""
+        if self._optimiser is None:
+            return
+        self._optimiser.zero_grad()
+        loss().backward()
+        self._optimiser.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Moments and counts, for a run that may be broken."""
+        return {} if self._optimiser is None else self._optimiser.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take in what ``state_dict`` returned."""
+        if self._optimiser is not None:
+            self._optimiser.load_state_dict(state)
