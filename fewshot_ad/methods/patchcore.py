@@ -71,8 +71,10 @@ class PatchCore(Method):
         """Distance to the nearest patch of the bank."""
         if self.bank_ is None:
             raise NotFittedError("PatchCore has no memory bank yet: call fit(support) first")
-        maps = torch.cat([self._distances(image[None]) for image in images])
-        maps = gaussian_blur(upsample_maps(maps, images.shape[-2:]), self.blur).cpu()
+        maps = torch.cat([self._distances(image[None], self.bank_) for image in images])
+        maps = gaussian_blur(
+            upsample_maps(maps, (images.shape[-2], images.shape[-1])), self.blur
+        ).cpu()
         return Prediction(image_score(maps), maps)
 
     @property
@@ -85,15 +87,18 @@ class PatchCore(Method):
         folder = None if self.weights_dir is None else Path(self.weights_dir)
         return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
 
-    def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h w"]:
+    def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
         first, *others = Embedding(self.neighbourhood)(self._features(images))
-        resized = [_resize(maps, first.shape[-2:]) for maps in others]
+        size = first.shape[-2], first.shape[-1]
+        resized = [_resize(maps, size) for maps in others]
         patches = torch.cat([first, *resized], dim=1)
         return functional.normalize(patches, dim=1) if self.unit_length else patches
 
-    def _distances(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 h w"]:
+    def _distances(
+        self, image: Float[Tensor, "1 3 h w"], bank: Float[Tensor, "n d"]
+    ) -> Float[Tensor, "1 h2 w2"]:
         patches = self._patches(image)
-        distance, _ = match(to_vectors(patches), self.bank_)
+        distance, _ = match(to_vectors(patches), bank)
         return distance.view(1, *patches.shape[-2:])
 
 

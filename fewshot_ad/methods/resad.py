@@ -108,7 +108,7 @@ class ResADLevel(LevelModel):
         step: int,
         generator: torch.Generator,
     ) -> None:
-        """A step of the constraintor, then one of the flow; no gradient passes between (appendix E)."""
+        """A step of the constraintor, then one of the flow, without a gradient between (app. E)."""
         residuals = self.scale(residuals)
         constrained = self.constraintor(residuals)
         vectors, is_anomalous = to_vectors(constrained), cells.flatten()
@@ -118,7 +118,7 @@ class ResADLevel(LevelModel):
         if self.flow is None:
             return
         rows = torch.randperm(len(vectors), generator=generator)[: self.method.vectors_per_step]
-        likelihood = self._likelihood(constrained.detach(), rows)
+        likelihood = self._likelihood(self.flow, constrained.detach(), rows)
         self.flow_adam.step(lambda: self._flow_loss(likelihood, is_anomalous[rows], step))
 
     def score(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
@@ -127,17 +127,20 @@ class ResADLevel(LevelModel):
         shape = (len(residuals), *residuals.shape[-2:])
         if self.flow is None:
             return spread(to_vectors(constrained)).view(shape)
-        return -self._likelihood(constrained).view(shape)
+        return -self._likelihood(self.flow, constrained).view(shape)
 
     def _likelihood(
-        self, constrained: Float[Tensor, "b c h w"], rows: Tensor | None = None
+        self,
+        flow: ConditionalFlow,
+        constrained: Float[Tensor, "b c h w"],
+        rows: Tensor | None = None,
     ) -> Float[Tensor, " n"]:
         """Log-likelihood per channel of all positions, or of some rows of them (eq. 3)."""
         chosen = slice(None) if rows is None else rows
         dims = self.method.position_dims
         batch, _, height, width = constrained.shape
         places = position_vectors(dims, batch, height, width)[chosen] if dims else None
-        return log_likelihood(*self.flow(to_vectors(constrained)[chosen], places))
+        return log_likelihood(*flow(to_vectors(constrained)[chosen], places))
 
     def _flow_loss(
         self, likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"], step: int

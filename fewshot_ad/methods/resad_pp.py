@@ -5,14 +5,15 @@ Zhang, Zhang. IJCV 2026. https://arxiv.org/abs/2509.23741, code: https://github.
 
 Residuals of cosine-matched features are squared, so that a constraintor that ends in a ReLU can
 leave anomalies as they are. A log-barrier contracts normals from both sides onto a thin shell and
-keeps anomalies beyond it. The flow learns two Gaussians, normal at 0 and abnormal at 1, with a focal
-loss and a smooth boundary; at test time residuals are pulled towards a codebook of normal ones.
+keeps anomalies beyond it. The flow learns two Gaussians, normal at 0 and abnormal at 1, with a
+focal loss and a smooth boundary; at test time residuals are pulled towards a codebook of normal
+ones.
 
 Written from the released code; the paper's tables could not be checked. Deviations: all levels are
-trained; the radius of the shell is a low quantile, not the minimum, of a batch; the running boundary
-is corrected for its start at 0; unused codes are revived; the likelihood that counts as 1 is the
-running maximum over known normals, where the code takes the maximum over all test images. The
-defaults are those that held-out known classes prefer; ``PAPER`` holds the released settings.
+trained; the radius of the shell is a low quantile, not the minimum, of a batch; the running
+boundary is corrected for its start at 0; unused codes are revived; the likelihood that counts as 1
+is the running maximum over known normals, where the code takes the maximum over all test images.
+The defaults are those that held-out known classes prefer; ``PAPER`` holds the released settings.
 """
 
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class ResADPlusPlus(ResidualLearner):
     """Log-barrier contraction, codebook and two-sided flow; see the module for the paper.
 
     Attributes (besides those of ``ResidualLearner``):
-        constraintor: ``conv`` is the released one, ``identity`` starts by changing nothing, ``none``.
+        constraintor: ``conv`` is the released one, ``identity`` starts by changing nothing.
         flow_blocks: coupling blocks of the flow.
         position_dims: width of the position code that conditions the flow, 0 for none.
         boundary_weight: weight of the boundary loss.
@@ -179,7 +180,7 @@ class ResADPlusPlusLevel(LevelModel):
         is_anomalous: Bool[Tensor, " n"],
         step: int,
     ) -> Float[Tensor, ""]:
-        """Both likelihoods, focal loss and smooth boundary; before the warm-up ends, one likelihood."""
+        """Both likelihoods, focal loss and smooth boundary; during the warm-up one likelihood."""
         normal = log_likelihood(latents, logdet)
         found = quantile_boundary(normal, is_anomalous, self.method.boundary_quantile)
         boundary = self.boundary.update(found)

@@ -7,7 +7,8 @@ NeurIPS 2024, section 3.2. https://arxiv.org/abs/2410.20047
 Features of every level are matched with the support at their own resolution; the anomaly of a
 position is the length of its residual, averaged over levels.
 
-Not a method of the paper: features are brought to unit length first, so that all levels weigh alike.
+Not a method of the paper: features are brought to unit length first, so that all levels weigh
+alike.
 """
 
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ class ResidualDistance(Method):
             raise NotFittedError("ResidualDistance has no support yet: call fit(support) first")
         residuals = self._stage.subtract(self._stage.embed(images), self.support_)
         levels = [torch.linalg.vector_norm(maps, dim=1) for maps in residuals]
-        maps = gaussian_blur(fuse(levels, images.shape[-2:]), self.blur).cpu()
+        maps = gaussian_blur(fuse(levels, (images.shape[-2], images.shape[-1])), self.blur).cpu()
         return Prediction(image_score(maps), maps)
 
     @property

@@ -1,1 +1,1 @@
-"""What two methods need: backbones and their features, matching, flows, maps. Never a whole method."""
+"""What two methods need: backbones, matching, flows, maps ... Never a whole method."""

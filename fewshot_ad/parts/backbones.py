@@ -130,8 +130,7 @@ def load_backbone(
         raise FewShotError(
             f"levels are {levels}: expected different numbers from 1 up, rising, as (2, 3)"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = chosen_device(device)
     loaded = _load_network(name, levels, weights_dir)
     network = loaded.network.eval().requires_grad_(requires_grad=False).float().to(device)
     shapes = _probe(network, loaded.name, device)
@@ -149,6 +148,13 @@ def load_backbone(
         network=network,
         maps=loaded.maps,
     )
+
+
+def chosen_device(device: str) -> str:
+    """The device, or for ``auto`` the GPU where there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def list_backbones(weights_dir: Path | None = None) -> list[BackboneRow]:

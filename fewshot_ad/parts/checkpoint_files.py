@@ -101,6 +101,6 @@ def _check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
         )
     if found["weights_digest"] != wanted["weights_digest"]:
         raise FewShotError(
-            f"{path} was trained on a backbone with weights {found['weights_digest']}, this one has "
+            f"{path} was trained on backbone weights {found['weights_digest']}, these are "
             f"{wanted['weights_digest']}; use the same backbone, or train again"
         )

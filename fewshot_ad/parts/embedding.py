@@ -17,7 +17,7 @@ class Embedding:
     """What happens to the features of every level before matching; nothing of it is learned.
 
     Attributes:
-        neighbourhood: side of the square over which features are averaged (PatchCore: 3), 1 for none.
+        neighbourhood: side of the square over which features are averaged (PatchCore: 3).
         channels: at most so many, by a fixed random projection that keeps angles; None for all.
         unit_length: divide each vector by its norm, so that Euclidean and cosine matching agree and
             strong and weak activations weigh alike.

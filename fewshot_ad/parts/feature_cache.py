@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.parts.backbones import Backbone, load_backbone
+from fewshot_ad.parts.backbones import Backbone, chosen_device, load_backbone
 from fewshot_ad.parts.weight_files import weight_folders
 
 MAX_BYTES = 2**30
@@ -111,7 +111,8 @@ def load_features(
         FewShotError: as ``load_backbone``.
     """
     with _loading:
-        return _load_once(name, levels, weights_dir, device, tuple(weight_folders(weights_dir)))
+        folders = tuple(weight_folders(weights_dir))
+        return _load_once(name, levels, weights_dir, chosen_device(device), folders)
 
 
 _loading = Lock()

@@ -102,7 +102,7 @@ def _against(
     rows: list[list[LabelledResiduals]] = [[] for _ in supports]
     for batch in known.labelled(name, preprocess):
         queries = stage.embed(batch.images)
-        cells = [mask_to_grid(batch.masks, tuple(maps.shape[-2:])) for maps in queries]
+        cells = [mask_to_grid(batch.masks, (maps.shape[-2], maps.shape[-1])) for maps in queries]
         for support, row in zip(supports, rows, strict=True):
             row.append(
                 LabelledResiduals(stage.subtract(queries, support), cells, batch.is_anomalous)

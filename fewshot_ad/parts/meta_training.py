@@ -1,4 +1,4 @@
-"""Shows residuals of known classes to one model per level, and keeps the steps that carry over best."""
+"""Shows residuals of known classes to a model per level; keeps the steps that carry over best."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,8 @@ class LevelModels(nn.Module):
 
     def __init__(self, levels: Sequence[LevelModel]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(levels)
+        self.levels = list(levels)
+        self.registered = nn.ModuleList(levels)  # the same again, where torch finds it
         self.register_buffer("centre", torch.zeros(len(levels)))
         self.register_buffer("spread", torch.ones(len(levels)))
         self.register_buffer("distance", torch.tensor([0.0, 1.0]))  # mean and spread
@@ -264,7 +265,7 @@ def draw_held_out(names: tuple[str, ...], share: float, seed: int) -> tuple[str,
 
 def _merit(one: LabelledResiduals, levels: list[Tensor]) -> float:
     """Mean of image and position AUROC; a class that cannot tell counts one half."""
-    joint = fuse(levels, tuple(levels[0].shape[-2:]))
+    joint = fuse(levels, (levels[0].shape[-2], levels[0].shape[-1]))
     image = _auroc(one.is_anomalous, joint.flatten(1).amax(dim=1))
     return (image + _auroc(one.cells[0].flatten(), joint.flatten())) / 2
 

@@ -1,4 +1,4 @@
-"""Meta-training on residuals: all that ResAD and ResAD++ share, so that their files hold the papers.
+"""Meta-training on residuals: what ResAD and ResAD++ share, so that their files hold the papers.
 
 A method of this kind builds one ``LevelModel`` per feature level. Here the model is shown residuals
 of known classes for a budget of steps, the steps that serve held-out known classes best are kept,
@@ -27,7 +27,7 @@ from fewshot_ad.api import (
 from fewshot_ad.parts.checkpoint_files import KnownRecord, read_checkpoint, write_checkpoint
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
-from fewshot_ad.parts.maps import gaussian_blur, image_score, upsample_maps
+from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
 from fewshot_ad.parts.meta_training import Course, LevelModel, LevelModels
 from fewshot_ad.parts.residual_stage import ResidualForm, ResidualStage, load_stage
 from fewshot_ad.parts.residuals import Metric
@@ -116,7 +116,7 @@ class ResidualLearner(MetaTrained):
         check_support(support, self.min_shots)
         if self.models_ is None:
             raise NotFittedError(
-                f"{type(self).__name__} is not meta-trained: call meta_train(known) or load(path) first"
+                f"{type(self).__name__} is not meta-trained: call meta_train or load first"
             )
         self.support_ = self._stage.embed(support.images)
         return self
@@ -175,7 +175,7 @@ class ResidualLearner(MetaTrained):
         if self.models_ is None:
             raise NotFittedError(f"{type(self).__name__} is not meta-trained")
         scores = self.models_.scores(self._stage.subtract(self._stage.embed(image), support))
-        return torch.stack([upsample_maps(maps, image.shape[-2:]) for maps in scores]).mean(dim=0)
+        return fuse(scores, (image.shape[-2], image.shape[-1]))
 
     def _build(self) -> LevelModels:
         stage = self._stage
