@@ -9,8 +9,10 @@ conditional flow, taught on known classes, gives constrained residuals a likelih
 that anomalies are pushed away from.
 
 Deviations. All levels are trained (the released code never trains the third). Levels are put on one
-scale by known normal images, never by the test images; scores are negative log-likelihoods, where
-the paper takes 1 - exp(log-likelihood), which is flat far from the normals. Masks reach the feature
+scale by known normal images, never by the test images. The score is the root of what a likelihood
+lacks to the greatest of known normals, which grows like a distance, where the paper's 1 -
+exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in
+a share that held-out known classes choose. Masks reach the feature
 grid by maximum, so that no small defect is lost. No image is matched with itself. The defaults are
 those that held-out known classes prefer; ``PAPER`` holds the paper's settings.
 """
@@ -88,6 +90,8 @@ class ResAD(ResidualLearner):
 class ResADLevel(LevelModel):
     """One level: residual -> constraintor -> flow -> likelihood (section 3)."""
 
+    peak: Tensor  # the greatest likelihood of a known normal so far
+
     def __init__(self, method: ResAD, level: int, channels: int) -> None:
         super().__init__()
         seed = method.seed * 16 + level
@@ -97,6 +101,7 @@ class ResADLevel(LevelModel):
         blocks, dims = method.flow_blocks, method.position_dims
         self.flow = ConditionalFlow(channels, blocks, dims, seed=seed) if blocks else None
         self.boundary = RunningBoundary()
+        self.register_buffer("peak", torch.tensor(-torch.inf))
         rate, decay = method.learning_rate, method.weight_decay
         self.constraintor_adam = Adam(self.constraintor, rate, decay)
         self.flow_adam = Adam(self.flow, rate, decay)
@@ -122,12 +127,13 @@ class ResADLevel(LevelModel):
         self.flow_adam.step(lambda: self._flow_loss(likelihood, is_anomalous[rows], step))
 
     def score(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
-        """How unlikely every position is among normal residuals."""
+        """How far every position is from the likeliest normal residual."""
         constrained = self.constraintor(self.scale(residuals))
         shape = (len(residuals), *residuals.shape[-2:])
         if self.flow is None:
             return spread(to_vectors(constrained)).view(shape)
-        return -self._likelihood(self.flow, constrained).view(shape)
+        lacking = (self.peak - self._likelihood(self.flow, constrained)).clamp(min=0)
+        return (2 * lacking).sqrt().view(shape)
 
     def _likelihood(
         self,
@@ -148,6 +154,8 @@ class ResADLevel(LevelModel):
         """Maximum likelihood of the normals and, after the warm-up, the boundary (eq. 4 to 6)."""
         method = self.method
         loss = masked_mean(-likelihood, ~is_anomalous)
+        normals = likelihood.detach()[~is_anomalous]
+        self.peak = torch.stack([self.peak, *normals.topk(min(1, len(normals))).values]).max()
         found = quantile_boundary(likelihood, is_anomalous, method.boundary_quantile)
         boundary = self.boundary.update(found)
         if step < method.warm_up * method.steps:

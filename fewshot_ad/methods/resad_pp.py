@@ -184,7 +184,8 @@ class ResADPlusPlusLevel(LevelModel):
         normal = log_likelihood(latents, logdet)
         found = quantile_boundary(normal, is_anomalous, self.method.boundary_quantile)
         boundary = self.boundary.update(found)
-        self.peak = torch.maximum(self.peak, normal[~is_anomalous].detach().max())
+        known = normal.detach()[~is_anomalous]
+        self.peak = torch.stack([self.peak, *known.topk(min(1, len(known))).values]).max()
         if step < self.method.warm_up * self.method.steps or not is_anomalous.any():
             return likelihood_loss(normal, "softplus")
         abnormal = log_likelihood(latents, logdet, centre=1.0)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,8 @@ def write_checkpoint(
         known: what was learned from.
         state: the weights.
     """
-    seen = {**asdict(known), "digests": sorted(known.digests)}
+    seen = {name: getattr(known, name) for name in KnownRecord.__slots__}
+    seen["digests"] = sorted(known.digests)
     header = {"format": FORMAT, "identity": identity, "known": seen}
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})

@@ -105,7 +105,7 @@ def _against(
         cells = [mask_to_grid(batch.masks, (maps.shape[-2], maps.shape[-1])) for maps in queries]
         for support, row in zip(supports, rows, strict=True):
             row.append(
-                LabelledResiduals(stage.subtract(queries, support), cells, batch.is_anomalous)
+                LabelledResiduals(stage.subtract_once(queries, support), cells, batch.is_anomalous)
             )
     if not rows[0]:
         raise FewShotError(f"the known class {name} has no labelled image to learn from")

@@ -18,8 +18,9 @@ from fewshot_ad.parts.maps import fuse
 from fewshot_ad.parts.training import Adam, run_steps, step_generator
 
 SELECTIONS = 5
-SHARES = (0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
+SHARES = (0.05, 0.1, 0.2, 0.4)
 SCALING_IMAGES = 8
+JUDGED_IMAGES = 16
 TINY = 1e-6
 
 
@@ -178,7 +179,7 @@ class Course:
         self.selected_step = 0
         self._shares = SHARES if learned_share is None else (learned_share,)
         self._teaching = [residuals[name] for name in residuals if name not in self.judges]
-        self._judging = [one for name in self.judges for one in residuals[name]]
+        self._judging = [_fewer(one) for name in self.judges for one in residuals[name][:1]]
         self._best: tuple[float, int, dict[str, Tensor]] | None = None
 
     def run(self, resume: Path | None = None) -> None:
@@ -261,6 +262,13 @@ def draw_held_out(names: tuple[str, ...], share: float, seed: int) -> tuple[str,
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
     chosen = order[: max(1, round(share * len(names)))].tolist()
     return tuple(names[index] for index in sorted(chosen))
+
+
+def _fewer(one: LabelledResiduals) -> LabelledResiduals:
+    """At most ``JUDGED_IMAGES`` normal and as many anomalous images, evenly spread."""
+    kinds = [(one.is_anomalous == kind).nonzero()[:, 0] for kind in (False, True)]
+    rows = torch.cat([kind[:: -(-len(kind) // JUDGED_IMAGES) or 1] for kind in kinds])
+    return LabelledResiduals(*one.batch(rows), one.is_anomalous[rows])
 
 
 def _merit(one: LabelledResiduals, levels: list[Tensor]) -> float:

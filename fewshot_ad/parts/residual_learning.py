@@ -68,8 +68,8 @@ class ResidualLearner(MetaTrained):
     channels: int | None = 64
     unit_length: bool = True
     known_shots: int = 4
-    known_supports: int = 2
-    steps: int = 300
+    known_supports: int = 1
+    steps: int = 200
     batch_size: int = 8
     held_out: float = 0.2
     learned_share: float | None = None

@@ -1,6 +1,8 @@
 """The stage of ResAD that learns nothing: images to features, features to residuals."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -9,9 +11,10 @@ from torch import Tensor
 
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.residuals import Metric, residual, shared_matcher, take
+from fewshot_ad.parts.residuals import Metric, match_maps, residual, shared_matcher, take
 
 ResidualForm = Literal["signed", "squared"]
+Matcher = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -28,10 +31,22 @@ class ResidualStage:
         return self.embedding(self.features(images))
 
     def subtract(self, queries: list[Tensor], supports: list[Tensor]) -> list[Tensor]:
-        """Residual maps of every level: each position less its nearest support position."""
+        """Residual maps of every level: each position less its nearest support position.
+
+        Remembers what was matched, since the next episode shares images with this one.
+        """
+        return self._subtract(queries, supports, partial(shared_matcher, metric=self.metric))
+
+    def subtract_once(self, queries: list[Tensor], supports: list[Tensor]) -> list[Tensor]:
+        """The same residuals, quicker for pairs of images that will not meet again."""
+        return self._subtract(queries, supports, partial(match_maps, metric=self.metric))
+
+    def _subtract(
+        self, queries: list[Tensor], supports: list[Tensor], matcher: Matcher
+    ) -> list[Tensor]:
         found = []
         for query, support in zip(queries, supports, strict=True):
-            _, index = shared_matcher(query, support, self.metric)
+            _, index = matcher(query, support)
             found.append(residual(query, take(support, index), self.form))
         return found
 

@@ -58,6 +58,21 @@ def match(
     return (distance.square() / 2 if metric == "cosine" else distance), index
 
 
+def match_maps(
+    query_maps: Float[Tensor, "b c h w"],
+    support_maps: Float[Tensor, "n c hs ws"],
+    metric: Metric = "euclidean",
+) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
+    """Nearest support position of every query position; :func:`take` reads the index."""
+    bank = to_vectors(support_maps)
+    nearest = [match(_image_rows(image), bank, metric) for image in query_maps]
+    size = query_maps.shape[2:]
+    distance, index = (
+        torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
+    )
+    return distance, index
+
+
 def residual(
     queries: Float[Tensor, "*shape"],
     matched: Float[Tensor, "*shape"],
