@@ -229,41 +229,54 @@ def rate(progress: float) -> float:
     return LEARNING_RATE * 0.5 * (1 + float(np.cos(np.pi * (progress - WARM_UP) / (1 - WARM_UP))))
 
 
+class Training:
+    """A student, its optimizer and how far they are, kept in ``work``."""
+
+    def __init__(self, work: Path, device: str) -> None:
+        torch.manual_seed(0)
+        self.student = Tiny().to(device, memory_format=torch.channels_last)
+        for head in self.student.heads.children():
+            for value in head.parameters():
+                nn.init.zeros_(value)  # start from the mean of the targets
+        self.optimizer = torch.optim.AdamW(
+            self.student.parameters(), lr=0.0, weight_decay=WEIGHT_DECAY
+        )
+        self.file, self.step, self.seconds = work / "student.pt", 0, 0.0
+        if self.file.exists():
+            state = torch.load(self.file, weights_only=True)
+            self.student.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.seconds = state["step"], state["seconds"]
+
+    def save(self, out: Path) -> None:
+        """Write what a resumption needs, and the student as it is now."""
+        state = {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict()}
+        part = self.file.with_suffix(".part")
+        torch.save(state | {"step": self.step, "seconds": self.seconds}, part)
+        part.replace(self.file)
+        export(self.student, out)
+
+
 def train(targets: Targets, work: Path, out: Path, minutes: float, device: str) -> None:
     """Train for ``minutes`` in all, resumptions included; write the folded student to ``out``."""
-    torch.manual_seed(0)
-    student = Tiny().to(device, memory_format=torch.channels_last)
-    for head in student.heads:
-        nn.init.zeros_(head.weight)  # start from the mean of the targets
-        nn.init.zeros_(head.bias)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=0.0, weight_decay=WEIGHT_DECAY)
-    state_file = work / "student.pt"
-    step, spent = 0, 0.0
-    if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
-        student.load_state_dict(state["student"])
-        optimizer.load_state_dict(state["optimizer"])
-        step, spent = state["step"], state["spent"]
-    order = np.random.Generator(np.random.PCG64(step))
-    mark, saved, running = time.monotonic(), spent, None
-    while spent < 60 * minutes:
-        for group in optimizer.param_groups:
-            group["lr"] = rate(spent / (60 * minutes))
+    training = Training(work, device)
+    order = np.random.Generator(np.random.PCG64(training.step))
+    mark, saved, running = time.monotonic(), training.seconds, None
+    while training.seconds < 60 * minutes:
+        for group in training.optimizer.param_groups:
+            group["lr"] = rate(training.seconds / (60 * minutes))
         rows = order.integers(HELD_OUT, len(targets.images), BATCH)
-        losses = train_step(student, optimizer, *targets.batch(rows, device))
+        batch = targets.batch(rows, device)
+        losses = train_step(training.student, training.optimizer, *batch)
         running = losses if running is None else 0.98 * running + 0.02 * losses
-        step, now = step + 1, time.monotonic()
-        spent, mark = spent + now - mark, now
-        if spent - saved > CHECKPOINT_SECONDS:
-            saved = spent
-            state = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save(state | {"step": step, "spent": spent}, state_file)
-            export(student, out)
-            print(
-                f"{spent / 60:.1f} min, step {step}, loss per level {running.numpy().round(3)}",
-                flush=True,
-            )
-    export(student, out)
+        training.step, now = training.step + 1, time.monotonic()
+        training.seconds, mark = training.seconds + now - mark, now
+        if training.seconds - saved > CHECKPOINT_SECONDS:
+            saved = training.seconds
+            training.save(out)
+            spent, shown = training.seconds / 60, running.numpy().round(3)
+            print(f"{spent:.1f} min, step {training.step}, loss per level {shown}", flush=True)
+    training.save(out)
 
 
 def train_step(
@@ -329,7 +342,7 @@ def report(
         images=len(targets.images) - HELD_OUT,
         steps=state["step"],
         batch=BATCH,
-        minutes=state["spent"] / 60,
+        minutes=state["seconds"] / 60,
         speed=speed,
         teacher_speed=teacher_speed,
         held_out=HELD_OUT,

@@ -114,5 +114,6 @@ def test_threads_get_the_same_answers(backbone: Backbone):
 def test_a_process_has_one_cache_for_a_backbone_and_its_levels():
     one = load_features("random:tiny", (2, 3))
     assert load_features("random:tiny", (2, 3)) is one
+    assert load_features("random:tiny", (2, 3), device="auto").backbone.levels == (2, 3)
     assert load_features("random:tiny", (1, 2)) is not one
     assert deepcopy(one) is one
