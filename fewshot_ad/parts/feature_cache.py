@@ -19,7 +19,7 @@ from torch import Tensor
 from fewshot_ad.parts.backbones import Backbone, chosen_device, load_backbone
 from fewshot_ad.parts.weight_files import weight_folders
 
-MAX_BYTES = 2**30
+MAX_BYTES = 2**29
 MISSES_AT_ONCE = 8
 
 Levels = tuple[Tensor, ...]
@@ -126,6 +126,7 @@ def _load_once(
     device: str,
     folders: tuple[Path, ...],
 ) -> FeatureCache:
+    """``folders`` only tells calls apart: the environment may name another one by the next."""
     return FeatureCache(load_backbone(name, levels=levels, weights_dir=weights_dir, device=device))
 
 

@@ -15,7 +15,7 @@ import huggingface_hub as hub
 import timm
 import torch
 from timm.models import PretrainedCfg, get_pretrained_cfg
-from torch import nn
+from torch import Tensor, nn
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.assets import unknown_name
@@ -92,7 +92,7 @@ def fill_network(network: nn.Module, architecture: str, path: Path) -> None:
         FewShotError: the file cannot be read, or is of another network.
     """
     stored = {_flat(name): value for name, value in read_weights(path).items()}
-    wanted = network.state_dict()
+    wanted: dict[str, Tensor] = network.state_dict()
     with torch.device("meta"):
         known = {_flat(name) for name in timm.create_model(architecture).state_dict()}
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}

@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).with_name("tiny.safetensors")
 
 
 class ConvNorm(nn.Sequential):
-    """A convolution and its batch norm; ``folded`` makes one convolution of the two."""
+    """A convolution and its batch norm; ``fold`` makes one convolution of the two."""
 
     def __init__(self, inputs: int, outputs: int, *, size: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class ConvNorm(nn.Sequential):
         self.norm = nn.BatchNorm2d(outputs)
 
     def fold(self) -> None:
-        """Move the batch norm into the convolution; only in eval mode."""
+        """Move the batch norm into the convolution, for good; the network must be in eval mode."""
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv, self.norm = fuse_conv_bn_eval(self.conv, self.norm), nn.Identity()
 
