@@ -6,7 +6,7 @@ class. A *method* sees only tensors: ``fit(support)``, then ``predict(images)``.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -157,7 +157,8 @@ class Method(ABC):
 
     def params(self) -> dict[str, Any]:
         """The hyper-parameters as JSON-able values, as every result row records them."""
-        return asdict(self)
+        everything = asdict(replace(self))  # a fresh copy: what was learned is no parameter
+        return {one.name: everything[one.name] for one in fields(self) if one.init}
 
     def variant(self, **changes: Any) -> "Method":  # noqa: ANN401
         """A fresh, unfitted copy with some hyper-parameters changed."""
