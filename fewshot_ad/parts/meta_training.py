@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fewshot_ad.parts.boundary import RunningBoundary
 from fewshot_ad.parts.known_residuals import LabelledResiduals
 from fewshot_ad.parts.maps import fuse
+from fewshot_ad.parts.residual_stage import ResidualForm
 from fewshot_ad.parts.training import Adam, run_steps, step_generator
 
 SELECTIONS = 5
@@ -95,8 +96,9 @@ class LevelModels(nn.Module):
     distance: Tensor
     share: Tensor
 
-    def __init__(self, levels: Sequence[LevelModel]) -> None:
+    def __init__(self, levels: Sequence[LevelModel], form: ResidualForm) -> None:
         super().__init__()
+        self.form: ResidualForm = form
         self.levels = list(levels)
         self.registered = nn.ModuleList(levels)  # the same again, where torch finds it
         self.register_buffer("centre", torch.zeros(len(levels)))
@@ -123,7 +125,10 @@ class LevelModels(nn.Module):
             for level, (model, maps) in enumerate(zip(self.levels, residuals, strict=True))
         ]
         mean, spread = self.distance
-        return learned, [(lengths(maps) - mean) / spread for maps in residuals]
+        return learned, [(self._lengths(maps) - mean) / spread for maps in residuals]
+
+    def _lengths(self, residuals: Tensor) -> Tensor:
+        return lengths(residuals, self.form)
 
     @torch.no_grad()
     def rescale(self, normals: Sequence[list[Tensor]]) -> None:
@@ -132,7 +137,7 @@ class LevelModels(nn.Module):
         for level, model in enumerate(self.levels):
             centre, spread = _scale([model.score(maps[level]) for maps in normals])
             self.centre[level], self.spread[level] = centre, spread
-        plain = [torch.cat([lengths(level).flatten() for level in maps]) for maps in normals]
+        plain = [torch.cat([self._lengths(level).flatten() for level in maps]) for maps in normals]
         self.distance = torch.stack(_scale(plain))
 
 
@@ -143,9 +148,10 @@ def _scale(of_classes: list[Tensor]) -> tuple[Tensor, Tensor]:
     return mean, around.sqrt().clamp(min=TINY)
 
 
-def lengths(residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
-    """The plain residual distance of every position."""
-    return torch.linalg.vector_norm(residuals, dim=1)
+def lengths(residuals: Float[Tensor, "b c h w"], form: ResidualForm) -> Float[Tensor, "b h w"]:
+    """The plain residual distance of every position, whether residuals are squared or not."""
+    squared = residuals if form == "squared" else residuals.square()
+    return squared.sum(dim=1).sqrt()
 
 
 class Course:

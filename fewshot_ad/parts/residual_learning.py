@@ -180,7 +180,7 @@ class ResidualLearner(MetaTrained):
     def _build(self) -> LevelModels:
         stage = self._stage
         levels = [self.build_level(number, width) for number, width in enumerate(stage.widths)]
-        return LevelModels(levels).to(stage.features.backbone.device)
+        return LevelModels(levels, self.form).to(stage.features.backbone.device)
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with: everything but where the method runs."""
