@@ -9,11 +9,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+from typer.core import TyperGroup
 
 from fewshot_ad.api import Method
 from fewshot_ad.methods import list_methods, load_method
 
-app = typer.Typer(invoke_without_command=True)
+
+class ListByDefault(TyperGroup):
+    """``fewshot-ad methods`` alone lists them."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that was left out."""
+        return super().parse_args(ctx, args if args else ["list"])
+
+
+app = typer.Typer(cls=ListByDefault)
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and nothing else.")]
 
 
@@ -29,18 +40,16 @@ class Card:
     url: str
 
 
-@app.callback()
-def list_command(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the methods; `show NAME` prints the parameters of one."""
-    if context.invoked_subcommand is not None:
-        return
+@app.command("list")
+def list_command(as_json: AsJson = False) -> None:
+    """List the methods with their tracks and papers; `methods` alone does the same."""
     cards = [describe(name, load_method(name)) for name in list_methods()]
     if as_json:
         typer.echo(json.dumps([vars(card) for card in cards], indent=2))
         return
     table = Table("method", "track", "min shots", "year", "what it is")
     for card in cards:
-        what = f"{card.title}\n[dim]{card.url}[/dim]"
+        what = Text.assemble(card.title, "\n", (card.url, "dim"))
         table.add_row(card.name, card.track, str(card.min_shots), card.year, what)
     Console().print(table)
 
@@ -61,7 +70,7 @@ def show_command(
     typer.echo(documentation(method))
     table = Table("parameter", "type", "default")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     Console().print(table)
 
 
@@ -97,5 +106,6 @@ def parameters(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:
         else:
             annotation = entry.type
             kind = annotation.__name__ if type(annotation) is type else str(annotation)
+            kind = kind.replace("typing.", "")
             rows.append((prefix + entry.name, kind, repr(value)))
     return rows

@@ -116,7 +116,7 @@ def pick_examples(
     }
 
 
-def _panel(image: Pixels) -> Pixels:
+def _panel(image: Pixels) -> UInt8[np.ndarray, "side side 3"]:
     """The image, shrunk or enlarged into a square with its aspect kept."""
     height, width = image.shape[:2]
     scale = (PANEL - 2) / max(height, width)

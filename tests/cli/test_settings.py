@@ -1,0 +1,88 @@
+"""The values of options, typed by the fields they go to."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from fewshot_ad.api import FewShotError, Preprocess
+from fewshot_ad.cli.settings import parse_eval_size, parse_seeds, parse_shots, typed, with_settings
+
+
+@dataclass(kw_only=True)
+class Fields:
+    steps: int = 1
+    rate: float = 0.1
+    exact: bool = False
+    levels: tuple[int, ...] = (1, 2)
+    pair: tuple[float, float] = (0.0, 1.0)
+    limit: int | None = None
+    rule: Literal["mean", "max"] = "mean"
+    preprocess: Preprocess = field(default_factory=Preprocess)
+
+
+@pytest.mark.parametrize(
+    ("pair", "name", "value"),
+    [
+        ("steps=30", "steps", 30),
+        ("rate=1e-4", "rate", 1e-4),
+        ("exact=true", "exact", True),
+        ("exact=no", "exact", False),
+        ("levels=2,3,4", "levels", (2, 3, 4)),
+        ("levels=(2,)", "levels", (2,)),
+        ("pair=1,2.5", "pair", (1.0, 2.5)),
+        ("limit=7", "limit", 7),
+        ("limit=none", "limit", None),
+        ("rule=max", "rule", "max"),
+        ("preprocess.size=256", "preprocess", Preprocess(size=256)),
+        ("preprocess.mean=0,0,0", "preprocess", Preprocess(mean=(0.0, 0.0, 0.0))),
+    ],
+)
+def test_a_setting_has_the_type_of_its_field(pair, name, value):
+    found = getattr(with_settings(Fields(), [pair]), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        ("step=3", "did you mean 'steps'"),
+        ("steps=3.5", "whole number"),
+        ("exact=maybe", "true or false"),
+        ("pair=1", "2 values"),
+        ("rule=most", "choice"),
+        ("preprocess=224", "preprocess.size"),
+        ("steps.size=1", "has no parts"),
+        ("=3", "parameter"),
+    ],
+)
+def test_what_is_no_value_is_refused(pair, words):
+    with pytest.raises(FewShotError, match=words):
+        with_settings(Fields(), [pair])
+
+
+def test_settings_leave_the_original_alone():
+    original = Fields()
+    with_settings(original, ["steps=5", "preprocess.size=32"])
+    assert original == Fields()
+
+
+def test_an_optional_number_is_no_text():
+    with pytest.raises(FewShotError, match="whole number"):
+        typed("many", int | None, "limit")
+
+
+def test_shots_keep_their_order_and_lose_repeats():
+    assert parse_shots("4, 1,full,4") == [4, 1, "full"]
+
+
+def test_seeds_are_a_count_or_a_list():
+    assert parse_seeds("3") == [0, 1, 2]
+    assert parse_seeds("7,") == [7]
+    assert parse_seeds("0,3,9,3") == [0, 3, 9]
+
+
+def test_eval_size_is_pixels_or_native():
+    assert parse_eval_size("128") == 128
+    assert parse_eval_size("native") == "native"
