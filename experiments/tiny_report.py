@@ -193,14 +193,16 @@ the variance), scaled to unit total variance.
     python experiments/distil_tiny.py --teacher $T --images {images} --report --data {data}
 
 {images} drawn images, {steps} steps of {batch} images in {minutes:.0f} minutes on one
-busy core, after the teacher's targets were made. The budget is wall time, so a second training gives other weights of
+busy core, after the teacher's targets were made. The budget is wall time, so a second
+training gives other weights of
 the same kind. At 224 px, one second of one core is enough for {speed:.0f} images (the teacher:
 {teacher_speed:.0f}).
 
 ## Agreement with the teacher
 
 On {held_out} drawn images that were never trained on, against the compressed teacher. *Same
-nearest*: the nearest neighbour of a position, among {bank} positions of other images, is the teacher's own;
+nearest*: the nearest neighbour of a position, among {bank} positions of other images, is
+the teacher's own;
 *among the teacher's ten*: it is one of the teacher's ten nearest.
 
 {agreement}
