@@ -1,7 +1,8 @@
 """The vocabulary: what a sample, an episode, a support set, a prediction and a method are.
 
-Read this file first. A *dataset* lists samples. An *episode* freezes N support samples and the query samples of one
-class. A *method* sees only tensors: ``fit(support)``, then ``predict(images)``. Everywhere, **higher is more anomalous**.
+Read this file first. A *dataset* lists samples. An *episode* freezes N support samples and the
+query samples of one class. A *method* sees only tensors: ``fit(support)``, then
+``predict(images)``. Everywhere, **higher is more anomalous**.
 """
 
 from abc import ABC, abstractmethod
@@ -14,11 +15,13 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-Track = Literal["training_free", "meta_trained", "batched", "target_tuned", "supervised", "synthetic"]
+Track = Literal[
+    "training_free", "meta_trained", "batched", "target_tuned", "supervised", "synthetic"
+]
 
 
 class FewShotError(ValueError):
-    """Something the user can mend: says what was found, what was expected and what to do. Never a bug of ours."""
+    """What the user can mend: says what was found, what was expected and what to do."""
 
 
 class NotFittedError(FewShotError):
@@ -27,7 +30,7 @@ class NotFittedError(FewShotError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Sample:
-    """One image of a dataset. Paths are POSIX, relative to the root of the dataset, so that a manifest is portable."""
+    """One image of a dataset; paths are POSIX and relative to its root, so manifests travel."""
 
     path: str
     class_name: str
@@ -56,7 +59,7 @@ class Dataset(Protocol):
         ...
 
     def read_mask(self, sample: Sample) -> Bool[np.ndarray, "h w"] | None:
-        """The ground truth at native size (all false for a normal image), None for an anomaly without a mask."""
+        """Ground truth at native size, all false for a normal image; None if it has none."""
         ...
 
     def digest(self, sample: Sample) -> str:
@@ -85,8 +88,9 @@ class Episode:
 class Preprocess:
     """From RGB bytes to the tensor that a backbone eats; image and mask go through the same geometry.
 
-    ``squash`` resizes to a square and loses nothing; ``pad`` keeps the aspect and pads with the image's border;
-    ``crop`` resizes the short side and keeps the centre (the habit of many papers: it can cut defects away).
+    ``squash`` resizes to a square and loses nothing; ``pad`` keeps the aspect and pads with the
+    border of the image; ``crop`` resizes the short side and keeps the centre, which is the habit
+    of many papers and can cut defects away.
     """
 
     size: int = 224
@@ -106,7 +110,7 @@ class LabelledBatch:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """What ``fit`` is given: N normal images of the target class (N may be 0), and rarely a few labelled anomalies."""
+    """What ``fit`` is given: N normal images, N may be 0, and rarely a few labelled anomalies."""
 
     target_class: str
     images: Float[Tensor, "n 3 h w"]
@@ -115,7 +119,7 @@ class Support:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What ``predict`` returns, on the CPU; maps have the size of the images given. Higher is more anomalous."""
+    """What ``predict`` returns, on the CPU; maps have the size of the images given."""
 
     image_score: Float[Tensor, " b"]
     anomaly_map: Float[Tensor, "b h w"]
@@ -123,7 +127,7 @@ class Prediction:
 
 @runtime_checkable
 class KnownClasses(Protocol):
-    """Labelled classes for meta-training, read a batch at a time; ``digests`` names every image for the leak guard."""
+    """Labelled classes for meta-training; ``digests`` names every image for the leak guard."""
 
     names: tuple[str, ...]
     digests: frozenset[str]
@@ -139,7 +143,7 @@ class KnownClasses(Protocol):
 
 @dataclass(kw_only=True, eq=False)
 class Method(ABC):
-    """Base of every method. The dataclass fields *are* the hyper-parameters, at the paper's values."""
+    """Base of every method. The dataclass fields *are* the hyper-parameters."""
 
     track: ClassVar[Track]
     min_shots: ClassVar[int] = 1
@@ -149,28 +153,28 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, support: Support) -> "Method":
-        """Learn the normal look of the target class; forgets every earlier episode and returns ``self``."""
+        """Learn the normal look of a class; forgets every earlier episode, returns ``self``."""
 
     @abstractmethod
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Score images; changes nothing in the method, and an image alone scores as it does in a batch."""
+        """Score images; changes nothing, and an image alone scores as it does in a batch."""
 
     def params(self) -> dict[str, Any]:
         """The hyper-parameters as JSON-able values, as every result row records them."""
         everything = asdict(replace(self))  # a fresh copy: what was learned is no parameter
         return {one.name: everything[one.name] for one in fields(self) if one.init}
 
-    def variant(self, **changes: Any) -> "Method":  # noqa: ANN401
+    def variant(self, **changes: Any) -> "Method":
         """A fresh, unfitted copy with some hyper-parameters changed."""
         return replace(self, **changes)
 
 
 class MetaTrained(Method):
-    """A method with a stage before ``fit``: trained once on labelled known classes, never on the target."""
+    """A method with a stage before ``fit``: trained once on known classes, never on the target."""
 
     @abstractmethod
     def meta_train(self, known: KnownClasses, *, resume: Path | None = None) -> "MetaTrained":
-        """Learn from the known classes, going on from ``resume`` if it is there; returns ``self``."""
+        """Learn from the known classes, going on from the file ``resume``; returns ``self``."""
 
     @abstractmethod
     def save(self, path: Path) -> None:
