@@ -11,10 +11,10 @@ that anomalies are pushed away from.
 Deviations. All levels are trained (the released code never trains the third). Levels are put on one
 scale by known normal images, never by the test images. The score is the root of what a likelihood
 lacks to the greatest of known normals, which grows like a distance, where the paper's 1 -
-exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in
-a share that held-out known classes choose. Masks reach the feature
-grid by maximum, so that no small defect is lost. No image is matched with itself. The defaults are
-those that held-out known classes prefer; ``PAPER`` holds the paper's settings.
+exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in a
+share that held-out known classes choose. Masks reach the feature grid by maximum, so that no small
+defect is lost. No image is matched with itself. The defaults are those that held-out known classes
+prefer; ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
@@ -27,9 +27,14 @@ from torch import Tensor
 
 from fewshot_ad.parts.boundary import RunningBoundary, boundary_hinge, quantile_boundary
 from fewshot_ad.parts.constraintors import ConstraintorKind, build_constraintor
-from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood, position_vectors
+from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood
+from fewshot_ad.parts.level_models import (
+    LevelModel,
+    LikelihoodPeak,
+    ResidualScale,
+    flow_inputs,
+)
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.meta_training import LevelModel, ResidualScale
 from fewshot_ad.parts.one_class import abnormal_invariant_loss, spread
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.training import Adam
@@ -90,8 +95,6 @@ class ResAD(ResidualLearner):
 class ResADLevel(LevelModel):
     """One level: residual -> constraintor -> flow -> likelihood (section 3)."""
 
-    peak: Tensor  # the greatest likelihood of a known normal so far
-
     def __init__(self, method: ResAD, level: int, channels: int) -> None:
         super().__init__()
         seed = method.seed * 16 + level
@@ -101,7 +104,7 @@ class ResADLevel(LevelModel):
         blocks, dims = method.flow_blocks, method.position_dims
         self.flow = ConditionalFlow(channels, blocks, dims, seed=seed) if blocks else None
         self.boundary = RunningBoundary()
-        self.register_buffer("peak", torch.tensor(-torch.inf))
+        self.peak = LikelihoodPeak()
         rate, decay = method.learning_rate, method.weight_decay
         self.constraintor_adam = Adam(self.constraintor, rate, decay)
         self.flow_adam = Adam(self.flow, rate, decay)
@@ -132,8 +135,8 @@ class ResADLevel(LevelModel):
         shape = (len(residuals), *residuals.shape[-2:])
         if self.flow is None:
             return spread(to_vectors(constrained)).view(shape)
-        lacking = (self.peak - self._likelihood(self.flow, constrained)).clamp(min=0)
-        return (2 * lacking).sqrt().view(shape)
+        lacking = self.peak.lacking(self._likelihood(self.flow, constrained))
+        return (2 * lacking.clamp(min=0)).sqrt().view(shape)
 
     def _likelihood(
         self,
@@ -142,11 +145,8 @@ class ResADLevel(LevelModel):
         rows: Tensor | None = None,
     ) -> Float[Tensor, " n"]:
         """Log-likelihood per channel of all positions, or of some rows of them (eq. 3)."""
-        chosen = slice(None) if rows is None else rows
-        dims = self.method.position_dims
-        batch, _, height, width = constrained.shape
-        places = position_vectors(dims, batch, height, width)[chosen] if dims else None
-        return log_likelihood(*flow(to_vectors(constrained)[chosen], places))
+        vectors, places = flow_inputs(constrained, self.method.position_dims, rows)
+        return log_likelihood(*flow(vectors, places))
 
     def _flow_loss(
         self, likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"], step: int
@@ -154,8 +154,7 @@ class ResADLevel(LevelModel):
         """Maximum likelihood of the normals and, after the warm-up, the boundary (eq. 4 to 6)."""
         method = self.method
         loss = masked_mean(-likelihood, ~is_anomalous)
-        normals = likelihood.detach()[~is_anomalous]
-        self.peak = torch.stack([self.peak, *normals.topk(min(1, len(normals))).values]).max()
+        self.peak.update(likelihood, is_anomalous)
         found = quantile_boundary(likelihood, is_anomalous, method.boundary_quantile)
         boundary = self.boundary.update(found)
         if step < method.warm_up * method.steps:

@@ -33,14 +33,14 @@ from fewshot_ad.parts.boundary import (
 )
 from fewshot_ad.parts.codebook import Codebook
 from fewshot_ad.parts.constraintors import ConstraintorKind, build_constraintor
-from fewshot_ad.parts.flows import (
-    ConditionalFlow,
-    abnormal_probability,
-    log_likelihood,
-    position_vectors,
+from fewshot_ad.parts.flows import ConditionalFlow, abnormal_probability, log_likelihood
+from fewshot_ad.parts.level_models import (
+    LevelModel,
+    LikelihoodPeak,
+    ResidualScale,
+    flow_inputs,
 )
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.meta_training import LevelModel, ResidualScale
 from fewshot_ad.parts.one_class import bidirectional_contraction, contraction_radius
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.residual_stage import ResidualForm
@@ -110,8 +110,6 @@ class ResADPlusPlus(ResidualLearner):
 class ResADPlusPlusLevel(LevelModel):
     """One level: squared residual -> codebook -> constraintor -> flow -> two likelihoods."""
 
-    peak: Tensor
-
     def __init__(self, method: ResADPlusPlus, level: int, channels: int) -> None:
         super().__init__()
         seed = method.seed * 16 + level
@@ -121,7 +119,7 @@ class ResADPlusPlusLevel(LevelModel):
         self.constraintor = build_constraintor(method.constraintor, channels, seed)
         self.flow = ConditionalFlow(channels, method.flow_blocks, method.position_dims, seed=seed)
         self.boundary = RunningBoundary()
-        self.register_buffer("peak", torch.tensor(-torch.inf))
+        self.peak = LikelihoodPeak()
         rate, decay = method.learning_rate, method.weight_decay
         self.codebook_adam = Adam(self.codebook, rate, decay)
         self.constraintor_adam = Adam(self.constraintor, rate, decay)
@@ -155,7 +153,7 @@ class ResADPlusPlusLevel(LevelModel):
         if self.method.keep < 1:
             residuals = match_distribution(residuals, self.codebook(residuals), self.method.keep)
         latents, logdet = self._latents(self.constraintor(residuals))
-        unlikely = 1 - (log_likelihood(latents, logdet) - self.peak).exp()
+        unlikely = 1 - (-self.peak.lacking(log_likelihood(latents, logdet))).exp()
         score = (unlikely + abnormal_probability(latents)) / 2
         return score.view(len(residuals), *residuals.shape[-2:])
 
@@ -167,11 +165,7 @@ class ResADPlusPlusLevel(LevelModel):
         self, constrained: Float[Tensor, "b c h w"], rows: Tensor | None = None
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
         """Latent vectors and log-determinants of all positions, or of some rows of them."""
-        chosen = slice(None) if rows is None else rows
-        batch, _, height, width = constrained.shape
-        dims = self.method.position_dims
-        places = position_vectors(dims, batch, height, width)[chosen] if dims else None
-        return self.flow(to_vectors(constrained)[chosen], places)
+        return self.flow(*flow_inputs(constrained, self.method.position_dims, rows))
 
     def _flow_loss(
         self,
@@ -180,18 +174,19 @@ class ResADPlusPlusLevel(LevelModel):
         is_anomalous: Bool[Tensor, " n"],
         step: int,
     ) -> Float[Tensor, ""]:
-        """Both likelihoods, focal loss and smooth boundary; during the warm-up one likelihood."""
+        """Both likelihoods, focal loss and smooth boundary.
+
+        During the warm-up, and without anomalies, the likelihood of normals alone.
+        """
         normal = log_likelihood(latents, logdet)
         found = quantile_boundary(normal, is_anomalous, self.method.boundary_quantile)
         boundary = self.boundary.update(found)
-        known = normal.detach()[~is_anomalous]
-        self.peak = torch.stack([self.peak, *known.topk(min(1, len(known))).values]).max()
+        self.peak.update(normal, is_anomalous)
+        likely = likelihood_loss(normal[~is_anomalous], "softplus")
         if step < self.method.warm_up * self.method.steps or not is_anomalous.any():
-            return likelihood_loss(normal, "softplus")
+            return likely
         abnormal = log_likelihood(latents, logdet, centre=1.0)
-        likelihoods = likelihood_loss(normal[~is_anomalous], "softplus") + likelihood_loss(
-            abnormal[is_anomalous], "softplus"
-        )
+        likely = likely + likelihood_loss(abnormal[is_anomalous], "softplus")
         focal = abnormal_focal_loss(abnormal_probability(latents), is_anomalous)
         barrier = boundary_barrier(normal, is_anomalous, boundary, self.method.margin)
-        return likelihoods + focal + self.method.boundary_weight * barrier
+        return likely + focal + self.method.boundary_weight * barrier

@@ -6,6 +6,7 @@ and each level's score is put on the scale it has on known normal images. Nothin
 before ``fit``, or at another query image in ``predict``.
 """
 
+import json
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,8 +28,10 @@ from fewshot_ad.api import (
 from fewshot_ad.parts.checkpoint_files import KnownRecord, read_checkpoint, write_checkpoint
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
+from fewshot_ad.parts.level_models import LevelModel, LevelModels
 from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
-from fewshot_ad.parts.meta_training import Course, LevelModel, LevelModels
+from fewshot_ad.parts.meta_training import Course
+from fewshot_ad.parts.official import load_weights
 from fewshot_ad.parts.residual_stage import ResidualForm, ResidualStage, load_stage
 from fewshot_ad.parts.residuals import Metric
 from fewshot_ad.parts.support import check_support
@@ -106,7 +109,8 @@ class ResidualLearner(MetaTrained):
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        course.run(resume)
+        seen = [self._identity(), known.names, sorted(known.digests)]
+        course.run(resume, identity=json.dumps(seen))
         self.models_, self.support_ = course.models, None
         self.known_ = KnownRecord(known.names, known.digests, course.judges, course.selected_step)
         return self
@@ -123,11 +127,11 @@ class ResidualLearner(MetaTrained):
 
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Score each image by its residuals to the support."""
-        if self.support_ is None:
+        if self.models_ is None or self.support_ is None:
             raise NotFittedError(
                 f"{type(self).__name__} has no support yet: call fit(support) first"
             )
-        maps = [self._score(image[None], self.support_) for image in images]
+        maps = [self._score(self.models_, image[None], self.support_) for image in images]
         anomaly_map = gaussian_blur(torch.cat(maps), self.blur).cpu()
         return Prediction(image_score(anomaly_map), anomaly_map)
 
@@ -144,11 +148,9 @@ class ResidualLearner(MetaTrained):
         known, state = read_checkpoint(path, self._identity())
         models = self._build()
         try:
-            models.load_state_dict(state)
-        except RuntimeError as error:
-            raise FewShotError(
-                f"{path} does not hold the weights of this method: {error}"
-            ) from error
+            load_weights(models, state)
+        except FewShotError as error:
+            raise FewShotError(f"{path} is damaged, train again ({error})") from error
         self.models_, self.known_, self.support_ = models.eval(), known, None
         return self
 
@@ -170,11 +172,9 @@ class ResidualLearner(MetaTrained):
         )
 
     def _score(
-        self, image: Float[Tensor, "1 3 h w"], support: list[Tensor]
+        self, models: LevelModels, image: Float[Tensor, "1 3 h w"], support: list[Tensor]
     ) -> Float[Tensor, "1 h w"]:
-        if self.models_ is None:
-            raise NotFittedError(f"{type(self).__name__} is not meta-trained")
-        scores = self.models_.scores(self._stage.subtract(self._stage.embed(image), support))
+        scores = models.scores(self._stage.subtract(self._stage.embed(image), support))
         return fuse(scores, (image.shape[-2], image.shape[-1]))
 
     def _build(self) -> LevelModels:

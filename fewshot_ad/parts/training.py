@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def run_steps(
     state: Callable[[], dict[str, Any]],
     restore: Callable[[dict[str, Any]], None],
     resume: Path | None = None,
+    identity: str = "",
 ) -> None:
     """Call ``advance(step)`` for every step, going on where a killed run left its state.
 
@@ -35,8 +37,9 @@ def run_steps(
         state: everything a step changes, as tensors, numbers and containers of them.
         restore: takes in what ``state`` returned.
         resume: where the state is kept during the run; None keeps nothing.
+        identity: of the run; a file that another run left behind counts as none.
     """
-    first = _restored(resume, restore)
+    first = 0 if resume is None else _resumed(resume, identity, state, restore)
     saved = time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task(label, total=steps, completed=first)
@@ -44,7 +47,7 @@ def run_steps(
             advance(step)
             bar.advance(task)
             if resume is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                _save(resume, step + 1, state())
+                _save(resume, {"identity": identity, "step": step + 1, "state": state()})
                 saved = time.monotonic()
 
 
@@ -64,21 +67,30 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
-def _restored(path: Path | None, restore: Callable[[dict[str, Any]], None]) -> int:
-    """Take in a saved state; a torn or foreign file counts as none."""
-    if path is None or not path.exists():
+def _resumed(
+    path: Path,
+    identity: str,
+    state: Callable[[], dict[str, Any]],
+    restore: Callable[[dict[str, Any]], None],
+) -> int:
+    """The first step to do; a torn or foreign file counts as none and leaves no trace."""
+    if not path.exists():
         return 0
+    fresh = deepcopy(state())
     try:
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        if saved["identity"] != identity:
+            return 0
         restore(saved["state"])
         return int(saved["step"])
-    except Exception:
+    except Exception:  # a torn file can raise anything, and costs only the steps it held
+        restore(fresh)
         return 0
 
 
-def _save(path: Path, step: int, state: dict[str, Any]) -> None:
+def _save(path: Path, content: dict[str, Any]) -> None:
     temporary = path.with_name(path.name + ".new")
-    torch.save({"step": step, "state": state}, temporary)
+    torch.save(content, temporary)
     temporary.replace(path)
 
 
