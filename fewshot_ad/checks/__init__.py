@@ -33,6 +33,7 @@ from fewshot_ad.checks.trial import (
     TARGET,
     Make,
     maker,
+    meta_trained,
     outcome,
     query,
     shrunk,
@@ -202,6 +203,17 @@ def check_inputs_untouched(make: Make) -> None:
     _require(torch.equal(images, judged), "predict changed the query images")
 
 
+def check_same_training(make: Make) -> None:
+    """Meta-training twice with one seed gives the same bits, whatever the global state."""
+    method = make()
+    if not isinstance(method, MetaTrained):
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.random.manual_seed(method.seed + 1)
+        again = meta_trained(method)
+    _same(outcome(method), outcome(again), "two meta-trainings with one seed")
+
+
 def check_round_trip(make: Make) -> None:
     """``save`` and ``load`` keep what was meta-trained, to the bit."""
     method = make()
@@ -228,6 +240,7 @@ CHECKS: tuple[Check, ...] = (
     check_single_image,
     check_shots,
     check_inputs_untouched,
+    check_same_training,
     check_round_trip,
 )
 

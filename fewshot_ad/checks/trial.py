@@ -37,9 +37,13 @@ def maker(method: Method, folder: Path) -> Make:
     if not isinstance(method, MetaTrained):
         return method.variant
     checkpoint = folder / f"{type(method).__name__}.safetensors"
-    learned = cast(MetaTrained, method.variant()).meta_train(DrawnClasses())
-    save_checkpoint(learned, checkpoint)
+    save_checkpoint(meta_trained(method), checkpoint)
     return lambda: load_checkpoint(method, checkpoint)
+
+
+def meta_trained(method: MetaTrained) -> MetaTrained:
+    """A copy of the method that has learned from the drawn known classes."""
+    return cast(MetaTrained, method.variant()).meta_train(DrawnClasses())
 
 
 def support(method: Method, shots: int = SHOTS) -> Support:

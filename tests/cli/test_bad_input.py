@@ -109,7 +109,7 @@ OPTIONS: dict[str, tuple[tuple[object, ...], str]] = {
     "no such dataset": (("--dataset", "foldr:."), "'folder'"),
     "no such root": (("--dataset", "folder:nowhere"), "does not exist"),
     "no root": (("--dataset", "folder"), "folder:ROOT"),
-    "a root for drawn images": (("--dataset", "synthetic:images"), "root"),
+    "a root for drawn images": (("--dataset", "synthetic:images"), "no folder"),
 }
 
 
@@ -177,7 +177,7 @@ def test_weights_that_are_not_here_are_told_of(cli, images, tmp_path, monkeypatc
 
 
 CHECKPOINTS = {
-    "another network": ("weights", ()),
+    "another network": ("backbone=strangers:network", ()),
     "another configuration": ("steps=2", ("--set", "steps=3")),
     "damaged": ("damaged", ()),
     "another file": ("not a checkpoint", ()),
