@@ -20,7 +20,7 @@ COLUMNS = 8
 def raw_pixel_scores(
     data: Synthetic, support: list[np.ndarray], samples: list[Sample]
 ) -> np.ndarray:
-    """Image scores of the naive judge: the largest blurred difference to the nearest of the support images."""
+    """Scores of the naive judge: the largest blurred difference to the nearest support pixel."""
     scores = []
     for sample in samples:
         image = data.read_image(sample).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Embedded dataset: 18 classes of objects and textures, drawn on demand; nothing is stored or downloaded."""
+"""The embedded dataset: objects and textures drawn on demand, nothing stored or downloaded."""
 
 from functools import lru_cache
 from hashlib import sha256
@@ -14,7 +14,7 @@ from fewshot_ad.data.synthetic.recipe import Recipe, photograph
 
 __all__ = ["Synthetic"]
 
-EDITION = 2
+EDITION = 6
 """Raised whenever any image changes, so that digests, and what is cached under them, change too."""
 
 _ROOMS = (electrics, hardware, materials, packaging, woven)
@@ -35,7 +35,7 @@ def _drawn(
 
 
 class Synthetic:
-    """Drawn classes at 256 x 256; every image is a pure function of its class, split or defect, and index."""
+    """Drawn classes; an image depends on its class, its split or defect, and its index alone."""
 
     name = "synthetic"
 
@@ -47,7 +47,7 @@ class Synthetic:
         """
         if root is not None:
             raise FewShotError(
-                f"dataset synthetic is drawn and reads no folder, found the root {str(root)!r}: leave it out"
+                f"synthetic is drawn and reads no folder, but was given {str(root)!r}: leave it out"
             )
         self.classes = tuple(sorted(_RECIPES))
 
@@ -83,7 +83,7 @@ class Synthetic:
         return _drawn(*_key(sample))[1].copy()
 
     def digest(self, sample: Sample) -> str:
-        """Digest of all that determines the image: the edition of the recipes, and the path of the sample."""
+        """Digest of all that the image depends on: the edition of the recipes, and its path."""
         return sha256(f"synthetic/{EDITION}/{sample.path}".encode()).hexdigest()
 
     def _recipe(self, class_name: str) -> Recipe:

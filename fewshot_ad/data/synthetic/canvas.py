@@ -1,8 +1,8 @@
 """What everything is drawn with: coordinates, poses, noise, shapes and strokes.
 
-Lengths are pixels of the 256 px frame, points are measured from its middle, and shapes are anti-aliased by their
-distance field, so that nothing is drawn larger than it is shown. Scalars stay Python floats: a numpy one would turn
-float32 fields into float64 and halve the speed.
+Lengths are pixels of the 256 px frame, points are measured from its middle, and shapes are
+anti-aliased by their distance field, so that nothing is drawn larger than it is shown. Scalars stay
+Python floats: a numpy one would turn float32 fields into float64 and halve the speed.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from numpy.random import PCG64, Generator
 
 SIZE = 256
 Field = Float[np.ndarray, "h w"]
-Points = Float[np.ndarray, "n 2"]
+Points = Float[np.ndarray, "_ 2"]
 Point = tuple[float, float]
 Window = tuple[slice, slice]
 
@@ -36,7 +36,7 @@ def stream(*key: object) -> Generator:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies: scaled, turned by ``angle`` radians, then moved by ``x``, ``y`` pixels."""
+    """Where an object lies: scaled, turned by ``angle`` radians, then moved by ``x``, ``y``."""
 
     angle: float = 0.0
     x: float = 0.0
@@ -55,14 +55,14 @@ class Pose:
         return points @ np.array([[c, s], [-s, c]]) + (self.x, self.y)
 
     def place(self, field: Field) -> Field:
-        """Pose a field that was drawn upright in the middle of the frame; beyond its border it is mirrored."""
+        """Pose a field that was drawn upright in the middle; beyond its border it is mirrored."""
         matrix = cv2.getRotationMatrix2D((_MIDDLE, _MIDDLE), -self.angle * 180 / pi, self.scale)
         matrix[:, 2] += self.x, self.y
         return cv2.warpAffine(field, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
 
 
 def noise(rng: Generator, rows: int, columns: int, octaves: int = 1) -> Field:
-    """Smooth noise, about N(0, 1), with so many cells down and across; each octave halves the cells and the weight."""
+    """Smooth noise, about N(0, 1), of so many cells; each octave halves their size and weight."""
     total, power = np.zeros((SIZE, SIZE), np.float32), 0.0
     for octave in range(octaves):
         shape = (min(rows << octave, SIZE), min(columns << octave, SIZE))
@@ -98,7 +98,7 @@ def dome(x: Field, radius: float | Field) -> Field:
 
 
 def cover(distance: Field) -> Field:
-    """How much of each pixel lies inside a shape, from the signed distance to its edge (negative inside)."""
+    """How much of each pixel a shape covers, by the signed distance to its edge (inside: < 0)."""
     return np.clip(0.5 - distance, 0, 1)
 
 
@@ -110,7 +110,7 @@ def box(u: Field, v: Field, half: Point, radius: float = 0.0) -> Field:
 
 
 def blob(rng: Generator, at: Point, radius: float, rough: float = 0.3, long: float = 1.0) -> Field:
-    """Coverage of a spot: ``rough`` frays its outline, ``long`` stretches it in a random direction."""
+    """Coverage of a spot; ``rough`` frays its outline, ``long`` stretches it in some direction."""
     u, v = Pose(rng.uniform(0, pi), *at).local()
     distance = np.hypot(u / long**0.5, v * long**0.5) - radius
     cells = max(4, round(SIZE / radius))
@@ -152,7 +152,7 @@ _SEGMENTS = {"0": "abcdef", "1": "bc", "2": "abged", "3": "abgcd", "4": "fgbc", 
 
 
 def text(words: str, height: float, width: float, at: Point = (0.0, 0.0)) -> Field:
-    """Seven-segment letters around a point: the same with every release of cv2, which fonts are not."""
+    """Seven-segment letters around a point, which do not change with cv2 as its fonts do."""
     corners = np.array([(i % 2 * 0.55, i // 2 * 0.5 - 0.5) for i in range(6)]) * height
     lines = []
     for column, letter in enumerate(words):
@@ -162,7 +162,7 @@ def text(words: str, height: float, width: float, at: Point = (0.0, 0.0)) -> Fie
 
 
 def wander(rng: Generator, at: Point, length: float, angle: float, wiggle: float) -> Points:
-    """A walk through a point in steps of about 3 px, whose heading drifts by ``wiggle`` radians a step."""
+    """A walk through a point in steps of 3 px whose heading drifts by ``wiggle`` radians a step."""
     steps = max(2, round(length / 3))
     heading = angle + np.cumsum(rng.normal(0, wiggle, steps))
     path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], 1), 0) * (length / steps)
@@ -170,7 +170,7 @@ def wander(rng: Generator, at: Point, length: float, angle: float, wiggle: float
 
 
 def lattice(rng: Generator, pitch: Point, jitter: float) -> Points:
-    """Points on a staggered grid over the frame and a margin, each moved by up to ``jitter`` of the pitch."""
+    """A staggered grid over the frame and a margin, moved by up to ``jitter`` of the pitch."""
     x, y = np.meshgrid(*(np.arange(-0.75 * SIZE, 0.75 * SIZE, step) for step in pitch))
     x[1::2] += pitch[0] / 2
     points = np.stack([x.ravel(), y.ravel()], 1)
@@ -202,7 +202,7 @@ def pick(rng: Generator, region: Field, margin: int = 14) -> Point:
 
 
 def around(at: Point, reach: float) -> Window:
-    """The pixels within reach of a point, to draw small things without touching the rest of the frame."""
+    """The pixels within reach of a point, to draw small things in a small part of the frame."""
     rows, columns = (slice(max(0, round(c + _MIDDLE - reach)), round(c + _MIDDLE + reach) + 1)
                      for c in (at[1], at[0]))  # fmt: skip
     return rows, columns

@@ -1,4 +1,4 @@
-"""Defects that can happen to any surface. Each changes the surface in place, somewhere on its body."""
+"""Defects that can happen to any surface: each changes it in place, somewhere on its body."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from fewshot_ad.data.synthetic.canvas import (
     stroke,
     wander,
 )
-from fewshot_ad.data.synthetic.light import Colour, Surface
+from fewshot_ad.data.synthetic.light import Colour, Surface, planes
 
 Defect = Callable[[Surface, Generator], None]
 
@@ -50,7 +50,7 @@ def scratch(surface: Surface, rng: Generator) -> None:
         wander(rng, (x + 6 * i, y - 4 * i), length, angle, 0.06) for i, length in enumerate(lengths)
     ]
     alpha = stroke(*grooves, width=rng.uniform(0.9, 1.8)) * surface.body
-    surface.paint(0.8 * alpha, _contrasting(surface, alpha, rng.uniform(0.2, 0.45)))
+    surface.paint(0.8 * alpha, _contrasting(surface, alpha, rng.uniform(0.35, 0.6)))
     surface.height -= rng.uniform(0.3, 1.0) * blur(alpha, 0.7)
 
 
@@ -60,8 +60,8 @@ def crack(surface: Surface, rng: Generator) -> None:
     main = wander(rng, pick(rng, surface.body), rng.uniform(30, 70), angle, 0.35)
     fork = wander(rng, (0.0, 0.0), rng.uniform(10, 25), angle + rng.choice((-0.9, 0.9)), 0.3)
     branch = stroke(fork - fork[0] + main[len(main) // 2], width=0.8)
-    alpha = np.maximum(stroke(main, width=rng.uniform(0.9, 1.8)), branch) * surface.body
-    surface.paint(0.8 * alpha, _darker(surface, alpha, 0.35), gloss=0.0)
+    alpha = np.maximum(stroke(main, width=rng.uniform(1.1, 1.9)), branch) * surface.body
+    surface.paint(0.8 * alpha, _darker(surface, alpha, 0.25), gloss=0.0)
     surface.height -= 1.2 * blur(alpha, 0.8)
 
 
@@ -96,7 +96,7 @@ def rust(surface: Surface, rng: Generator) -> None:
     ]
     alpha = np.max(spots, 0) * surface.body * rng.uniform(0.35, 0.8)
     rough = np.clip(1 + 0.25 * grain(rng), 0.3, 1.7)
-    surface.paint(alpha, np.float32((0.42, 0.26, 0.15)).reshape(3, 1, 1) * rough, gloss=0.0)
+    surface.paint(alpha, planes((0.42, 0.26, 0.15)) * rough, gloss=0.0)
     surface.metal *= 1 - alpha
     surface.height += 0.5 * alpha * grain(rng)
 
@@ -112,8 +112,8 @@ def hole(surface: Surface, rng: Generator) -> None:
 def fibre(surface: Surface, rng: Generator) -> None:
     """A loose thread that lies on the surface and casts a shadow."""
     line = wander(rng, pick(rng, surface.body), rng.uniform(30, 75), rng.uniform(0, 2 * pi), 0.18)
-    thread = stroke(line, width=rng.uniform(1.2, 2.0))
-    colour = _contrasting(surface, thread, rng.uniform(0.35, 0.7))
+    thread = stroke(line, width=rng.uniform(1.4, 2.2))
+    colour = _contrasting(surface, thread, rng.uniform(0.5, 0.85))
     surface.tint(1 - 0.3 * blur(np.roll(thread, (2, 2), (0, 1)), 1.2))
     surface.put(0.9 * thread, colour, surface.height + 1.5)
 
@@ -130,14 +130,7 @@ def fold(surface: Surface, rng: Generator) -> None:
     """A soft crease."""
     line = wander(rng, pick(rng, surface.body), rng.uniform(45, 80), rng.uniform(0, pi), 0.05)
     crease = blur(stroke(line, width=3.0), 1.5) * surface.body
-    surface.height += float(rng.choice((-1, 1))) * rng.uniform(4, 6) * crease
-
-
-def rough_patch(surface: Surface, rng: Generator) -> None:
-    """A patch where the finish is gone: matt and grainy."""
-    patch = blur(blob(rng, pick(rng, surface.body), rng.uniform(9, 16), 0.4), 1) * surface.body
-    surface.height += rng.uniform(0.8, 1.3) * patch * noise(rng, 110, 110)
-    surface.gloss *= 1 - patch
+    surface.height += float(rng.choice((-1, 1))) * rng.uniform(5, 8) * crease
 
 
 def fray(surface: Surface, rng: Generator) -> None:
@@ -148,7 +141,7 @@ def fray(surface: Surface, rng: Generator) -> None:
         for dx, dy in rng.normal(0, 5, (8, 2)).tolist()
     ]
     tuft = stroke(*hairs, width=1.1)
-    surface.put(0.8 * tuft, _contrasting(surface, tuft, rng.uniform(0.2, 0.35)), surface.height + 1)
+    surface.put(0.8 * tuft, _contrasting(surface, tuft, rng.uniform(0.3, 0.45)), surface.height + 1)
 
 
 DEFECTS: dict[str, Defect] = {
@@ -159,13 +152,12 @@ DEFECTS: dict[str, Defect] = {
     "fold": fold,
     "frayed": fray,
     "hole": hole,
-    "rough": rough_patch,
     "rust": rust,
     "scratch": scratch,
     "bleach": partial(stain, colour=(0.8, 0.8, 0.78), strength=0.5),
     "colour_spot": partial(stain, colour=(0.6, 0.2, 0.15), strength=0.5),
-    "dirt": partial(stain, colour=(0.3, 0.25, 0.18), strength=0.8),
+    "dirt": partial(stain, colour=(0.2, 0.16, 0.11), strength=0.9),
     "glue": partial(stain, colour=(0.82, 0.79, 0.7), strength=0.45, gloss=0.4),
     "ink": partial(stain, colour=(0.15, 0.16, 0.32), strength=0.5),
-    "oil": partial(stain, colour=(0.12, 0.10, 0.07), strength=0.5, gloss=0.5),
+    "oil": partial(stain, colour=(0.12, 0.10, 0.07), strength=0.65, gloss=0.5),
 }

@@ -22,13 +22,13 @@ from fewshot_ad.data.synthetic.canvas import (
     stroke,
     text,
 )
-from fewshot_ad.data.synthetic.light import Surface
+from fewshot_ad.data.synthetic.light import Surface, planes
 from fewshot_ad.data.synthetic.recipe import Item, recipe
 
 _JACKETS = ((0.4, 0.25, 0.15), (0.16, 0.25, 0.48), (0.58, 0.56, 0.18))
 
 
-@recipe("cut_insulation", "dirt", "missing_strand")
+@recipe("cut_insulation", "fibre", "missing_strand")
 def cable(it: Item) -> Surface:
     """The cut face of a three-core cable."""
     u, v = it.pose(turn=pi / 9, shift=8, zoom=0.04).local()
@@ -38,11 +38,8 @@ def cable(it: Item) -> Surface:
     sheet.put(sheath, it.colour((0.5, 0.5, 0.51)), 6.0, gloss=0.15)
     sheet.put(cover(r - 92), it.colour((0.2, 0.2, 0.2)))
     depth, strand = cells(lattice(it.rng, (10, 8.8), 0.12))
-    copper = np.float32(it.colour((0.76, 0.5, 0.33))).reshape(3, 1, 1) * mottle(
-        it.rng, strand, 0.08
-    )
+    copper = planes(it.colour((0.76, 0.5, 0.33))) * mottle(it.rng, strand, 0.08)
     flawed = int(it.flaw.integers(3))
-    sheet.body = np.zeros_like(u)
     for number, jacket in enumerate(_JACKETS):
         du, dv = u - 46 * sin(number * 2 * pi / 3), v + 46 * cos(number * 2 * pi / 3)
         core = np.hypot(du, dv) + 0.8 * noise(it.rng, 8, 8)
@@ -52,8 +49,8 @@ def cable(it: Item) -> Surface:
         sheet.put(ring, it.colour(jacket), 8 - 0.1 * (core - 36) ** 2, gloss=0.2)
         sheet.put(cover(core - 31), (0.1, 0.08, 0.07))
         sheet.put(wires, copper, 4 + 0.6 * dome(depth, 5.5), gloss=0.35, metal=0.55)
-        sheet.body += cover(core - 38)
     sheet.tint(1 + 0.03 * grain(it.rng))
+    sheet.body = cover(r - 80)
     return sheet
 
 
@@ -101,8 +98,11 @@ def connector(it: Item) -> Surface:
 _CHIPS = ((-40, -30, 30, 30, 7), (62, 48, 16, 26, 4))
 """x, y, half width, half height, pins on a side."""
 
-_PARTS = ((20, -95, 0), (45, -95, 0), (70, -95, 0), (95, -70, 1), (95, -40, 1), (60, -50, 0), (60, -25, 0),
-          (-95, 40, 1), (-70, 40, 1), (-95, 75, 1), (-70, 75, 1), (-30, 60, 0), (-30, 85, 0), (5, 95, 0))  # fmt: skip
+_PARTS = (
+    *((20, -95, 0), (45, -95, 0), (70, -95, 0), (95, -70, 1), (95, -40, 1), (60, -50, 0)),
+    *((60, -25, 0), (-95, 40, 1), (-70, 40, 1), (-95, 75, 1), (-70, 75, 1), (-30, 60, 0)),
+    *((-30, 85, 0), (5, 95, 0)),
+)
 """x, y, whether upright."""
 
 _TIN = (0.76, 0.75, 0.71)
@@ -133,7 +133,7 @@ def circuit_board(it: Item) -> Surface:
     if it.has("cut_trace"):
         x, y = traces[it.flaw.integers(len(traces))][:2].mean(0).tolist()
         copper = copper * (1 - blob(it.flaw, (x, y), it.flaw.uniform(5, 8)))
-    sheet.paint(0.75 * copper, (mask[0] + 0.12, mask[1] + 0.2, mask[2] + 0.08))
+    sheet.paint(0.75 * copper, (mask[0] + 0.2, mask[1] + 0.3, mask[2] + 0.14))
     sheet.height += 0.8 * copper
     via, _ = cells(np.stack([trace[0] for trace in traces]))
     sheet.put(cover(via - 4), _TIN, 1.0, gloss=0.4, metal=0.5)

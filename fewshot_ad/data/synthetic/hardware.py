@@ -26,20 +26,20 @@ def _turned(rng: Generator, radius: Field) -> Field:
     return np.interp(radius, np.arange(SIZE) / 2, marks).astype(np.float32)
 
 
-@recipe("bent_tip", "scratch", "thread_damage")
+@recipe("bent_tip", "rust", "thread_damage")
 def screw(it: Item) -> Surface:
     """A countersunk wood screw."""
-    u, v = it.pose(shift=12).local()
-    v = v - it.either() * it.when("bent_tip", 0.004, 0.010) * np.maximum(u - 35, 0) ** 2
+    u, v = (axis / 1.25 for axis in it.pose(turn=0.3, shift=8).local())
+    v = v - it.either() * it.when("bent_tip", 0.006, 0.012) * np.maximum(u - 35, 0) ** 2
     core = np.interp(u, (-80, -77, -62, -20, 55, 80), (17, 18.5, 8, 8, 7, 0.2)).astype(np.float32)
-    worn = it.when("thread_damage", 0.8, 1) * bump(u, it.flaw.uniform(-10, 50), 14)
+    worn = it.when("thread_damage", 0.9, 1.1) * bump(u, it.flaw.uniform(-10, 50), 17)
     thread = 3.2 * ramp(u, -24, -18) * ramp(-u, -78, -64) * (1 - worn)
-    phase = 2 * pi * u / 8.2 + 0.5 * pi * np.clip(v / 9, -1, 1) + it.rng.uniform(0, 2 * pi)
+    phase = 2 * pi * u / 8.2 + 0.5 * pi * np.clip(v / 9, -1, 1) + it.rng.normal(0, 0.5)
     radius = core + thread * (0.5 + 0.5 * np.cos(phase))
     body = cover(np.maximum(np.abs(v) - radius, np.abs(u) - 80))
-    sheet = it.table((0.76, 0.76, 0.75), (0.7, 0.71, 0.72))
+    sheet = it.table((0.74, 0.74, 0.74))
     sheet.cast_shadow(body)
-    steel = it.colour((0.62, 0.61, 0.58), (0.64, 0.58, 0.46))
+    steel = it.colour((0.62, 0.61, 0.58))
     sheet.put(body, steel, 0.8 * dome(v, radius), gloss=0.3, metal=0.8)
     sheet.tint(1 + 0.05 * body * grain(it.rng))
     sheet.body = cover(np.abs(v) - core + 2) * body
@@ -70,11 +70,11 @@ def washer(it: Item) -> Surface:
 @recipe("broken_tooth", "crack", "dent")
 def gear(it: Item) -> Surface:
     """A spur gear with a keyed bore and five holes."""
-    u, v = it.pose(shift=10).local()
+    u, v = it.pose(shift=6, zoom=0.03).local()
     r, angle = np.hypot(u, v), np.arctan2(v, u)
     tooth = np.clip(1.7 * np.cos(18 * angle) + 0.3, -1, 1)
     if it.has("broken_tooth"):
-        fracture = it.flaw.uniform(-0.9, 0.4) + 0.3 * noise(it.flaw, 50, 50)
+        fracture = it.flaw.uniform(-1.4, -0.2) + 0.3 * noise(it.flaw, 50, 50)
         broken = np.abs(angle - float(it.flaw.integers(-8, 9)) * pi / 9) < pi / 18
         tooth = np.where(broken, np.minimum(tooth, fracture), tooth)
     outline = r - 82 - 7 * tooth
@@ -83,7 +83,7 @@ def gear(it: Item) -> Surface:
     holes = [np.hypot(u - 48 * cos(a), v - 48 * sin(a)) - 10 for a in spokes.tolist()]
     edge = np.max([outline, -bore, -np.min(holes, 0)], 0)
     body = cover(edge)
-    sheet = it.table((0.78, 0.77, 0.75), (0.4, 0.41, 0.43))
+    sheet = it.table((0.45, 0.46, 0.48))
     sheet.cast_shadow(body)
     relief = 4 + np.clip(-edge, 0, 3) + 3 * ramp(-r, -29, -26) + 2 * ramp(r, 66, 69)
     sheet.put(body, it.colour((0.6, 0.6, 0.61)), relief, gloss=0.25, metal=0.65)

@@ -17,13 +17,16 @@ _ROOM = 64
 _ROOM_Y, _ROOM_X = (np.mgrid[:_ROOM, :_ROOM] / ((_ROOM - 1) / 2) - 1).astype(np.float32)
 
 
-def _planes(colour: Colour | Picture) -> Float[np.ndarray, "3 _ _"]:
-    return np.reshape(np.float32(colour), (3, 1, 1)) if isinstance(colour, tuple) else colour
+def planes(colour: Colour | Picture) -> Picture:
+    """A colour as an array that goes with fields; a picture as it is."""
+    if isinstance(colour, tuple):
+        return np.array(colour, np.float32).reshape(3, 1, 1)
+    return colour
 
 
 @dataclass
 class Surface:
-    """What every pixel is made of; ``body`` is where the object lies, and where general defects happen."""
+    """What every pixel is made of; ``body`` is the object, where general defects happen."""
 
     colour: Picture
     height: Field  # pixels
@@ -34,8 +37,8 @@ class Surface:
     @classmethod
     def of(cls, colour: Colour, gloss: float = 0.0, metal: float = 0.0) -> "Surface":
         """A flat, even sheet."""
-        flat = np.full((4, SIZE, SIZE), np.float32([[[0]], [[gloss]], [[metal]], [[1]]]))
-        return cls(np.tile(_planes(colour), (1, SIZE, SIZE)), *flat)
+        sheet = [np.full((SIZE, SIZE), value, np.float32) for value in (0, gloss, metal, 1)]
+        return cls(np.tile(planes(colour), (1, SIZE, SIZE)), *sheet)
 
     def part(self, where: Window) -> "Surface":
         """A view on some pixels: what is drawn there is drawn here."""
@@ -44,7 +47,7 @@ class Surface:
 
     def paint(self, alpha: Field, colour: Colour | Picture, gloss: float | None = None) -> None:
         """Cover with a colour; the material beneath keeps its shape."""
-        self.colour += alpha * (_planes(colour) - self.colour)
+        self.colour += alpha * (planes(colour) - self.colour)
         if gloss is not None:
             self.gloss += alpha * (gloss - self.gloss)
 
@@ -83,30 +86,31 @@ class Light:
     noise: float
 
     @classmethod
-    def draw(cls, rng: Generator) -> "Light":
-        """A random but ordinary light."""
-        azimuth, elevation = rng.uniform(0, 2 * pi), rng.uniform(0.65, 1.15)
+    def draw(cls, station: Generator, rng: Generator) -> "Light":
+        """The lamps that were screwed down at a station, as they shine in one photograph."""
+        azimuth = station.uniform(0, 2 * pi) + rng.normal(0, 0.3)
+        elevation = station.uniform(0.75, 1.05) + rng.normal(0, 0.06)
         flat = cos(elevation)
         exposure, cast = rng.uniform(0.84, 1.08), rng.normal(1, 0.012, 3).tolist()
         slope, fall = rng.normal(0, 0.06 / SIZE, 2).tolist(), rng.uniform(0.02, 0.14)
-        vignette = 1 + slope[0] * X + slope[1] * Y - fall * (4 / SIZE**2) * (X * X + Y * Y)
         return cls(
             toward=(flat * cos(azimuth), flat * sin(azimuth), sin(elevation)),
-            ambient=rng.uniform(0.4, 0.6),
+            ambient=rng.uniform(0.4, 0.55),
             tone=(exposure * cast[0], exposure * cast[1], exposure * cast[2]),
-            vignette=vignette,
-            room=_draw_room(rng, azimuth),
+            vignette=1 + slope[0] * X + slope[1] * Y - fall * (4 / SIZE**2) * (X * X + Y * Y),
+            room=_draw_room(azimuth, station, rng),
             softness=rng.uniform(0.45, 0.8),
             noise=rng.uniform(0.006, 0.016),
         )
 
 
-def _draw_room(rng: Generator, azimuth: float) -> Float[np.ndarray, "64 64"]:
-    """What a mirror shows, by the slope of its surface: a bright side, a dark horizon, two soft boxes."""
+def _draw_room(azimuth: float, station: Generator, rng: Generator) -> Float[np.ndarray, "64 64"]:
+    """What a mirror shows by its slope: a bright side, a dark horizon, two soft boxes."""
     side = cos(azimuth) * _ROOM_X + sin(azimuth) * _ROOM_Y
-    clutter = rng.normal(0, 0.1, (5, 5)).astype(np.float32)
+    clutter = (station.normal(0, 0.08, (5, 5)) + rng.normal(0, 0.03, (5, 5))).astype(np.float32)
     room = 0.5 + 0.3 * side + cv2.resize(clutter, (_ROOM, _ROOM), interpolation=cv2.INTER_CUBIC)
-    for x, y, strength in rng.uniform((-0.55, -0.55, 0.2), (0.55, 0.55, 0.4), (2, 3)).tolist():
+    boxes = station.uniform((-0.55, -0.55, 0.2), (0.55, 0.55, 0.4), (2, 3))
+    for x, y, strength in rng.normal(boxes, (0.08, 0.08, 0.04)).tolist():
         room += strength * np.exp(-((_ROOM_X - x) ** 2 + (_ROOM_Y - y) ** 2) / 0.06)
     room -= 0.35 * np.clip(2 * (_ROOM_X**2 + _ROOM_Y**2) - 1, 0, 1)
     return np.clip(room, 0.05, 1.2)
@@ -121,7 +125,7 @@ def _highlight(facing: Field) -> Field:
 
 
 def shade(surface: Surface, light: Light) -> Float[np.ndarray, "h w 3"]:
-    """The noise-free photograph, 0 to 1: Lambert and Blinn-Phong for paint, a mirrored room for metal."""
+    """The noise-free photograph, 0 to 1: Lambert and Blinn-Phong, and a mirrored room for metal."""
     along = cv2.Sobel(surface.height, cv2.CV_32F, 1, 0, scale=-1 / 8)
     down = cv2.Sobel(surface.height, cv2.CV_32F, 0, 1, scale=-1 / 8)
     upright = 1 / np.sqrt(1 + along * along + down * down)
@@ -139,7 +143,7 @@ def shade(surface: Surface, light: Light) -> Float[np.ndarray, "h w 3"]:
     crevice = np.clip(1 - 0.06 * (blur(surface.height, 4) - surface.height), 0.55, 1.05)
     strength = (paint + surface.metal * (1.3 * mirrored - paint)) * crevice * light.vignette
     image = surface.colour * strength + surface.gloss * shine * light.vignette
-    image *= _planes(light.tone)
+    image *= planes(light.tone)
     return np.clip(blur(np.ascontiguousarray(np.moveaxis(image, 0, 2)), light.softness), 0, 1)
 
 

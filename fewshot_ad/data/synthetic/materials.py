@@ -26,7 +26,7 @@ def wood(it: Item) -> Surface:
     return sheet
 
 
-@recipe("crack", "oil", "rough")
+@recipe("crack", "ink", "oil")
 def tile(it: Item) -> Surface:
     """A speckled glazed tile."""
     sheet = Surface.of(it.colour((0.72, 0.71, 0.69), (0.67, 0.67, 0.66)), gloss=0.35)
@@ -55,8 +55,8 @@ def leather(it: Item) -> Surface:
 def brushed_metal(it: Item) -> Surface:
     """A rolled and brushed sheet."""
     lines = noise(it.rng, 256, 5) + 0.6 * noise(it.rng, 256, 16) + 0.5 * noise(it.rng, 90, 3)
-    brushed = it.pose(turn=0.15, shift=0).place(lines)
-    sheet = Surface.of(it.colour((0.62, 0.63, 0.64), (0.58, 0.58, 0.57)), gloss=0.2, metal=0.6)
-    sheet.tint(1 + it.rng.uniform(0.05, 0.09) * brushed + 0.02 * grain(it.rng))
+    brushed = it.pose(turn=0.3, shift=0).place(lines)
+    sheet = Surface.of(it.colour((0.62, 0.63, 0.64), (0.58, 0.58, 0.57)), gloss=0.2, metal=0.35)
+    sheet.tint(1 + it.rng.uniform(0.05, 0.15) * brushed + 0.02 * grain(it.rng))
     sheet.height += 0.06 * brushed + 1.2 * noise(it.rng, 3, 3)
     return sheet

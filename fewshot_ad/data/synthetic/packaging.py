@@ -35,7 +35,7 @@ def _imprint(it: Item, words: str, height: float) -> Field:
 @recipe("crack", "dent", "faulty_imprint")
 def capsule(it: Item) -> Surface:
     """A two-coloured gelatin capsule with a printed strength."""
-    pose = it.pose(shift=12)
+    pose = it.pose(turn=0.35, shift=12)
     u, v = pose.local()
     cap = ramp(u, -4, -3)
     radius = 30 + 1.5 * cap
@@ -54,12 +54,13 @@ def capsule(it: Item) -> Surface:
 @recipe("chip", "colour_spot", "faulty_imprint")
 def pill(it: Item) -> Surface:
     """A pressed, speckled tablet with an imprint."""
-    pose = it.pose(shift=10)
+    pose = it.pose(turn=0.5, shift=10)
     u, v = pose.local()
     edge = box(u, v, (72, 46), 46)
     if it.has("chip"):
-        angle = it.flaw.uniform(0, 2 * pi)
-        bite = np.hypot(u - 71 * cos(angle), v - 45 * sin(angle)) - it.flaw.uniform(4, 9)
+        angle, end = it.flaw.uniform(-1.7, 1.7), it.either()
+        at = (end * (26 + 47 * cos(angle)), 47 * sin(angle))
+        bite = np.hypot(u - at[0], v - at[1]) - it.flaw.uniform(5, 9)
         edge = np.maximum(edge, -bite - noise(it.flaw, 36, 36))
     body = cover(edge)
     sheet = it.table((0.14, 0.15, 0.17), (0.25, 0.28, 0.33))
@@ -110,7 +111,7 @@ def zipper(it: Item) -> Surface:
     sheet.tint(1 + 0.08 * grain(it.rng) + 0.06 * noise(it.rng, 128, 30))
     metal = it.colour((0.72, 0.64, 0.46))
     lost, lost_side = int(it.flaw.integers(-5, 6)), it.either()
-    gap = it.when("split", 2.5, 6) * bump(v, it.flaw.uniform(-70, 70), 34)
+    gap = it.when("split", 2, 4) * bump(v, it.flaw.uniform(-70, 70), 34)
     for side in (-1, 1):
         row = np.round((v - 4.5 * side) / 18)
         along = side * u - 5.5 - gap

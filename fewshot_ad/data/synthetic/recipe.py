@@ -1,7 +1,7 @@
-"""A recipe draws one class; ``photograph`` turns it into an image and, for a defect, the exact mask.
+"""A recipe draws one class; ``photograph`` makes an image of it and, for a defect, the exact mask.
 
-A defective specimen is drawn twice from the same random streams, with and without its defect, in the same light:
-the mask is where the two noise-free photographs differ to the eye.
+A defective specimen is drawn twice from the same random streams, with and without its defect, and
+in the same light: the mask is where the two noise-free photographs differ to the eye.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from fewshot_ad.data.synthetic.light import Colour, Light, Surface, develop, sha
 
 AREA = (0.001, 0.04)  # the share of the pixels that a defect covers
 VISIBLE = 0.05  # a pixel belongs to a defect that changes it by this much (black to white is 1)
-STRIKING = 0.13  # some pixel of a defect changes by this much, or nobody would see it
+STRIKING = 0.18  # some pixel of a defect changes by this much, or nobody would see it
 
 Photograph = Float[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
@@ -28,7 +28,7 @@ Mask = Bool[np.ndarray, "h w"]
 
 @dataclass(frozen=True)
 class Item:
-    """One specimen: the randomness that shapes it and that of its flaw, and what is wrong with it, if anything."""
+    """One specimen: what shapes it by chance, what shapes its flaw, and which flaw, if any."""
 
     rng: Generator
     flaw: Generator
@@ -42,14 +42,14 @@ class Item:
     def colour(self, *choices: Colour, spread: float = 0.02) -> Colour:
         """One of the colours, a little off, as batches differ."""
         chosen = np.array(choices[self.rng.integers(len(choices))])
-        chosen = chosen * (1 + self.rng.normal(0, 2 * spread)) + self.rng.normal(0, spread / 2, 3)
+        chosen = chosen * self.rng.normal(1, 2 * spread) * self.rng.normal(1, spread / 2, 3)
         red, green, blue = np.clip(chosen, 0.02, 0.98).tolist()
         return red, green, blue
 
     def table(self, *colours: Colour) -> Surface:
         """The matt sheet that an object lies on."""
         sheet = Surface.of(self.colour(*colours, spread=0.025))
-        sheet.tint(1 + 0.02 * noise(self.rng, 6, 6) + 0.02 * grain(self.rng))
+        sheet.tint(1 + 0.01 * noise(self.rng, 6, 6) + 0.01 * grain(self.rng))
         return sheet
 
     def has(self, defect: str) -> bool:
@@ -81,14 +81,14 @@ class Recipe:
 def recipe(*defects: str) -> Callable[[Callable[[Item], Surface]], Recipe]:
     """Make a function the recipe of the class it is named after.
 
-    It draws the defects that belong to the class; those that can happen to any surface are added to what it returns.
+    It draws the defects that belong to the class; general ones are added to what it returns.
     """
     return lambda draw: Recipe(draw, tuple(sorted(defects)))
 
 
 def _settle_dust(surface: Surface, rng: Generator) -> None:
     """Specks too small to be a defect: every specimen has some."""
-    specks = rng.uniform(-125, 125, (rng.integers(2, 7), 1, 2)) + [[0, 0], [0.3, 0.3]]
+    specks = rng.uniform(-125, 125, (rng.integers(2, 7), 1, 2)).repeat(2, axis=1)
     tone = float(rng.choice((0.15, 0.8)))
     surface.paint(0.5 * stroke(*specks, width=rng.uniform(1, 1.8)), (tone, tone, tone))
 
@@ -117,7 +117,7 @@ def photograph(recipe: Recipe, kind: str, index: int) -> tuple[UInt8[np.ndarray,
     """Draw one image and its mask; ``kind`` is "train", "test" or a defect of the class."""
     key = (recipe.name, kind, index)
     camera = stream(*key, "camera")
-    light = Light.draw(camera)
+    light = Light.draw(stream(recipe.name, "station"), camera)
     sound = _take(recipe, key, light, None, 0)
     if kind not in recipe.defects:
         return develop(sound, light, camera), np.zeros(sound.shape[:2], bool)

@@ -19,7 +19,7 @@ from fewshot_ad.data.synthetic.canvas import (
     noise,
     pick,
 )
-from fewshot_ad.data.synthetic.light import Surface
+from fewshot_ad.data.synthetic.light import Surface, planes
 from fewshot_ad.data.synthetic.recipe import Item, recipe
 
 
@@ -40,7 +40,7 @@ def _unbroken(it: Item, defect: str, line: Field, along: Field, low: float, high
     return 1 - (torn & it.has(defect)).astype(np.float32)
 
 
-@recipe("bent", "broken", "glue")
+@recipe("bent", "broken", "fibre")
 def grid(it: Item) -> Surface:
     """A diamond grid of moulded bars over a lit table."""
     angle = pi / 4 + it.rng.uniform(-0.12, 0.12)
@@ -64,10 +64,10 @@ def grid(it: Item) -> Surface:
 @recipe("broken_wire", "dirt", "wrong_spacing")
 def metal_mesh(it: Item) -> Surface:
     """A wire cloth: each wire runs over and under those it crosses."""
-    u, v = it.pose(turn=0.5, shift=10, zoom=0.06).local()
+    u, v = it.pose(turn=0.15, shift=10, zoom=0.03).local()
     u, v = u + 0.5 * noise(it.rng, 6, 6), v + 0.5 * noise(it.rng, 6, 6)
     u = u + _bulge(it, "wrong_spacing", 2.5, 5, 26)
-    sheet = it.table((0.12, 0.12, 0.12), (0.19, 0.19, 0.18))
+    sheet = it.table((0.14, 0.14, 0.14))
     metal = it.colour((0.7, 0.7, 0.69), (0.64, 0.63, 0.6))
     wires = []
     for across, along, side, defect in ((u, v, 1, ""), (v, u, -1, "broken_wire")):
@@ -114,7 +114,7 @@ def denim(it: Item) -> Surface:
     sheet = Surface.of(cotton)
     sheet.tint(pale[weft.astype(int) % 256])
     streaks = dye[warp.astype(int) % 256] + 0.05 * noise(it.rng, 10, 128)
-    sheet.paint(over, np.float32(indigo).reshape(3, 1, 1) * streaks)
+    sheet.paint(over, planes(indigo) * streaks)
     within = np.where(over > 0.5, u - warp, v - weft) - 0.5
     sheet.height += 1.6 * (1 - 4 * within**2) + 0.8 * over
     sheet.tint(1 + 0.1 * grain(it.rng) + 0.04 * noise(it.rng, 9, 9))
