@@ -1,6 +1,6 @@
 """What each piece of ResAD is worth: the same episodes with one piece changed at a time.
 
-    python experiments/ablations.py --out results/ablations -- --dataset synthetic --target-class all
+    python experiments/ablations.py --out results/ablations -- --target-class all
 
 What follows ``--`` goes to ``fewshot-ad eval``. All variants run in one process, so features and
 matches are computed once; every variant has a folder of its own, so a broken run goes on where it

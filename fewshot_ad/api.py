@@ -81,12 +81,13 @@ class Episode:
 
     @property
     def shots(self) -> int:
+        """N."""
         return len(self.support)
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocess:
-    """From RGB bytes to the tensor that a backbone eats; image and mask go through the same geometry.
+    """From RGB bytes to the tensor that a backbone eats; masks go through the same geometry.
 
     ``squash`` resizes to a square and loses nothing; ``pad`` keeps the aspect and pads with the
     border of the image; ``crop`` resizes the short side and keeps the centre, which is the habit

@@ -133,7 +133,7 @@ def eval_command(
         dataset=source,
         out=out,
         eval_size=parse_eval_size(eval_size),
-        choose_known=partial(_known_images, known, source, known_limit),
+        choose_known=partial(_known_images, known, source, known_limit, len(classes) > 1),
         checkpoint=checkpoint,
         draws_overlays=not no_overlays,
         screen=screen,
@@ -145,12 +145,14 @@ def eval_command(
     screen.say(f"rows: {run.results}{pictures}")
 
 
-def _known_images(spec: str | None, source: Dataset, limit: int, target_class: str) -> KnownImages:
+def _known_images(
+    spec: str | None, source: Dataset, limit: int, leave_out: bool, target_class: str
+) -> KnownImages:
     """The classes that ``--known`` names, or all of the target's dataset, less the target."""
     target = (source.name, target_class)
     if spec is None:
         return known_images([(source, source.classes)], exclude=target, limit=limit)
-    return parse_known(spec, exclude=target, limit=limit)
+    return parse_known(spec, exclude=target, leave_out=leave_out, limit=limit)
 
 
 def _manifest(name: str | None, classes: Sequence[str]) -> Manifest | None:

@@ -148,22 +148,25 @@ def parse_known(
     text: str,
     *,
     exclude: tuple[str, str] | None = None,
+    leave_out: bool = False,
     limit: int = LIMIT,
     seed: int = 0,
 ) -> KnownImages:
     """Known classes as ``--known`` gives them: ``NAME[:ROOT][:class+class]``, joined by commas.
 
     As in ``synthetic,folder:path/to/images:bottle+tile``. A dataset without classes stands for
-    all of its classes but the target; see ``known_images`` for the rest.
+    all of its classes but the target. A target that is named is an error, unless ``leave_out``
+    asks for one list to serve several targets, each less itself; see ``known_images`` for the rest.
 
     Raises:
         FewShotError: as ``known_images``, or the target is named among the classes.
     """
-    pairs = [_parse_one(part.strip(), exclude) for part in text.split(",") if part.strip()]
+    refused = None if leave_out else exclude
+    pairs = [_parse_one(part.strip(), refused) for part in text.split(",") if part.strip()]
     return known_images(pairs, exclude=exclude, limit=limit, seed=seed)
 
 
-def _parse_one(text: str, exclude: tuple[str, str] | None) -> tuple[Dataset, tuple[str, ...]]:
+def _parse_one(text: str, refused: tuple[str, str] | None) -> tuple[Dataset, tuple[str, ...]]:
     """A dataset and its chosen classes; what follows the name may be a root, classes or both."""
     name, _, rest = text.partition(":")
     root, _, chosen = rest.rpartition(":")
@@ -176,7 +179,7 @@ def _parse_one(text: str, exclude: tuple[str, str] | None) -> tuple[Dataset, tup
     for class_name in classes:
         if class_name not in dataset.classes:
             raise unknown_name(f"class of {dataset.name}", class_name, dataset.classes)
-        if (dataset.name, class_name) == exclude:
+        if (dataset.name, class_name) == refused:
             raise FewShotError(
                 f"the target class {dataset.name}/{class_name} is among the known ones; leave it "
                 "out of --known, since a method must not have seen it."
