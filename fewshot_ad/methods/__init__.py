@@ -4,6 +4,7 @@ The ``__all__`` of a file holds exactly one class. A stranger's method is named
 ``package.module:Class``, or registers itself under the entry point group ``fewshot_ad.methods``.
 """
 
+from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import entry_points
 from pkgutil import iter_modules
@@ -28,15 +29,18 @@ def load_method(name: str, **params: Any) -> Method:
         params: fields of the method.
 
     Raises:
-        FewShotError: there is no such method, it is not a ``Method``, or a field is unknown.
+        FewShotError: there is no such method, it is not a ``Method``, or a field is unknown or
+            has a value that it cannot have.
     """
     kind = _method_class(name)
+    known = [field.name for field in fields(kind) if field.init]
+    for given in params:
+        if given not in known:
+            raise unknown_name(f"parameter of {name}", given, known)
     try:
         return kind(**params)
     except TypeError as error:
-        raise FewShotError(
-            f"{name}: {error}; 'fewshot-ad methods show {name}' lists them"
-        ) from error
+        raise FewShotError(f"{name} cannot be made of {params}: {error}") from error
 
 
 def _method_class(name: str) -> type[Method]:
@@ -56,10 +60,10 @@ def _stranger(path: str) -> type[Method]:
     module_name, _, class_name = path.partition(":")
     try:
         kind = getattr(import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # a stranger's file can raise anything
         raise FewShotError(
-            f"the method {path} cannot be imported ({error}); expected package.module:Class on the "
-            "Python path"
+            f"the method {path} cannot be imported ({type(error).__name__}: {error}); expected "
+            "package.module:Class on the Python path"
         ) from error
     if not (isinstance(kind, type) and issubclass(kind, Method)):
         raise FewShotError(f"{path} is not a subclass of fewshot_ad.api.Method")

@@ -26,6 +26,7 @@ from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
 from fewshot_ad.parts.maps import gaussian_blur, image_score, to_vectors, upsample_maps
 from fewshot_ad.parts.memory_bank import greedy_coreset
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, SHARE, Odd, check_parameters
 from fewshot_ad.parts.residuals import match
 from fewshot_ad.parts.support import check_support
 
@@ -58,6 +59,11 @@ class PatchCore(Method):
     blur: float = 4.0
     bank_: Float[Tensor, "n d"] | None = field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check_parameters(
+            self, neighbourhood=Odd(), coreset_ratio=SHARE, coreset_above=COUNT, blur=NOT_NEGATIVE
+        )
+
     def fit(self, support: Support) -> "PatchCore":
         """Collect the patches of the support."""
         check_support(support, self.min_shots)
@@ -72,10 +78,9 @@ class PatchCore(Method):
         if self.bank_ is None:
             raise NotFittedError("PatchCore has no memory bank yet: call fit(support) first")
         maps = torch.cat([self._distances(image[None], self.bank_) for image in images])
-        maps = gaussian_blur(
-            upsample_maps(maps, (images.shape[-2], images.shape[-1])), self.blur
-        ).cpu()
-        return Prediction(image_score(maps), maps)
+        size = images.shape[-2], images.shape[-1]
+        anomaly_map = gaussian_blur(upsample_maps(maps, size), self.blur).cpu()
+        return Prediction(image_score(anomaly_map), anomaly_map)
 
     @property
     def weights_digest(self) -> str:

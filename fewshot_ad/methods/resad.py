@@ -36,6 +36,14 @@ from fewshot_ad.parts.level_models import (
 )
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.one_class import abnormal_invariant_loss, spread
+from fewshot_ad.parts.parameters import (
+    COUNT,
+    NOT_NEGATIVE,
+    SHARE,
+    Between,
+    MultipleOf,
+    check_parameters,
+)
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.training import Adam
 from fewshot_ad.parts.violations import masked_mean
@@ -86,6 +94,17 @@ class ResAD(ResidualLearner):
         "learning_rate": 1e-5,
         "weight_decay": 5e-4,
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_parameters(
+            self,
+            flow_blocks=NOT_NEGATIVE,
+            position_dims=MultipleOf(4),
+            boundary_quantile=Between(0, 0.99),
+            warm_up=SHARE,
+            vectors_per_step=COUNT,
+        )
 
     def build_level(self, level: int, channels: int) -> LevelModel:
         """Constraintor and flow of one level."""

@@ -42,6 +42,7 @@ from fewshot_ad.parts.level_models import (
 )
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.one_class import bidirectional_contraction, contraction_radius
+from fewshot_ad.parts.parameters import COUNT, SHARE, Between, MultipleOf, check_parameters
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.residual_stage import ResidualForm
 from fewshot_ad.parts.residuals import Metric, match_distribution
@@ -101,6 +102,19 @@ class ResADPlusPlus(ResidualLearner):
         "learning_rate": 1e-5,
         "weight_decay": 5e-4,
     }
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_parameters(
+            self,
+            flow_blocks=COUNT,
+            codes=COUNT,
+            keep=SHARE,
+            position_dims=MultipleOf(4),
+            boundary_quantile=Between(0, 0.99),
+            warm_up=SHARE,
+            vectors_per_step=COUNT,
+        )
 
     def build_level(self, level: int, channels: int) -> LevelModel:
         """Codebook, constraintor and flow of one level."""

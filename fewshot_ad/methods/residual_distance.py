@@ -21,6 +21,7 @@ from torch import Tensor
 from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Odd, check_parameters
 from fewshot_ad.parts.residual_stage import ResidualStage, load_stage
 from fewshot_ad.parts.support import check_support
 
@@ -50,6 +51,9 @@ class ResidualDistance(Method):
     blur: float = 4.0
     support_: list[Tensor] | None = field(default=None, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check_parameters(self, neighbourhood=Odd(), channels=COUNT, blur=NOT_NEGATIVE)
+
     def fit(self, support: Support) -> "ResidualDistance":
         """Remember the features of the support."""
         check_support(support, self.min_shots)
@@ -62,8 +66,9 @@ class ResidualDistance(Method):
             raise NotFittedError("ResidualDistance has no support yet: call fit(support) first")
         residuals = self._stage.subtract(self._stage.embed(images), self.support_)
         levels = [torch.linalg.vector_norm(maps, dim=1) for maps in residuals]
-        maps = gaussian_blur(fuse(levels, (images.shape[-2], images.shape[-1])), self.blur).cpu()
-        return Prediction(image_score(maps), maps)
+        size = images.shape[-2], images.shape[-1]
+        anomaly_map = gaussian_blur(fuse(levels, size), self.blur).cpu()
+        return Prediction(image_score(anomaly_map), anomaly_map)
 
     @property
     def weights_digest(self) -> str:

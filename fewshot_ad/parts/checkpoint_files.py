@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
@@ -36,19 +36,27 @@ class KnownRecord:
 def write_checkpoint(
     path: Path, identity: Mapping[str, Any], known: KnownRecord, state: Mapping[str, Tensor]
 ) -> None:
-    """Write weights and header into one file.
+    """Write weights and header into one file, whole or not at all.
 
     Args:
         path: where.
         identity: JSON-able; a reader must name the same to read the file.
         known: what was learned from.
         state: the weights.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     seen = {name: getattr(known, name) for name in KnownRecord.__slots__}
     seen["digests"] = sorted(known.digests)
     header = {"format": FORMAT, "identity": identity, "known": seen}
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
-    save_file(tensors, path, metadata={HEADER: json.dumps(header, sort_keys=True)})
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.write_bytes(save(tensors, {HEADER: json.dumps(header, sort_keys=True)}))
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_checkpoint(
@@ -57,13 +65,16 @@ def read_checkpoint(
     """Read a checkpoint of exactly this identity.
 
     Raises:
-        FewShotError: not a checkpoint of ours, of a later format, or of another identity; says
-            which part differs.
+        FewShotError: no such file, not a checkpoint of ours, of another format, or of another
+            identity; says which part differs.
     """
+    if not path.is_file():
+        raise FewShotError(f"there is no checkpoint {path}; make one with 'fewshot-ad train'")
     header, state = _open(path)
     if header.get("format") != FORMAT:
         raise FewShotError(
-            f"{path} has checkpoint format {header.get('format')}, this version reads {FORMAT}"
+            f"{path} has checkpoint format {header.get('format')}, this version of fewshot-ad "
+            f"reads {FORMAT}; use the version that wrote it, or train again"
         )
     _check_identity(path, header["identity"], json.loads(json.dumps(identity)))
     known = header["known"]
@@ -91,7 +102,10 @@ def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def _check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     if found["method"] != wanted["method"]:
-        raise FewShotError(f"{path} is a checkpoint of {found['method']}, not {wanted['method']}")
+        raise FewShotError(
+            f"{path} is a checkpoint of {found['method']}, not of {wanted['method']}; choose that "
+            "method, or train this one"
+        )
     params, asked = found["params"], wanted["params"]
     differing = [name for name in {**params, **asked} if params.get(name) != asked.get(name)]
     if differing:

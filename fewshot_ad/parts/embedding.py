@@ -1,6 +1,7 @@
 """From backbone features to the vectors that are matched: averaged, narrowed, of unit length."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from torch.nn import functional
 
 from fewshot_ad.parts.flows import draw_rotation
 
-Maps = list[Tensor]
+Levels = list[Float[Tensor, "b _ _ _"]]
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Embedding:
     """What happens to the features of every level before matching; nothing of it is learned.
 
     Attributes:
-        neighbourhood: side of the square over which features are averaged (PatchCore: 3).
+        neighbourhood: side of the square over which features are averaged, odd (PatchCore: 3).
         channels: at most so many, by a fixed random projection that keeps angles; None for all.
         unit_length: divide each vector by its norm, so that Euclidean and cosine matching agree and
             strong and weak activations weigh alike.
@@ -27,7 +28,7 @@ class Embedding:
     channels: int | None = None
     unit_length: bool = False
 
-    def __call__(self, levels: Maps) -> Maps:
+    def __call__(self, levels: Levels) -> Levels:
         """Embed every level on its own, at its own resolution."""
         return [self._embed(number, maps) for number, maps in enumerate(levels)]
 
@@ -47,13 +48,14 @@ class Embedding:
 
 
 def average_neighbourhood(maps: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c h w"]:
-    """Mean over a ``side`` x ``side`` square around each position, less at the border."""
+    """Mean over a square of odd ``side`` around each position, over less of it at the border."""
     if side == 1:
         return maps
     return functional.avg_pool2d(maps, side, 1, side // 2, count_include_pad=False)
 
 
+@cache
 def _projection(inputs: int, outputs: int, level: int) -> Float[Tensor, "d c"]:
-    """Orthonormal rows of a random rotation: the same for every method, run and machine."""
+    """Orthonormal rows of a random rotation, the same for every method and run."""
     generator = torch.Generator().manual_seed(inputs * 16 + level)
     return draw_rotation(inputs, generator)[:outputs]

@@ -21,7 +21,7 @@ class LabelledResiduals:
     Attributes:
         maps: [n c h w] per level.
         cells: which positions hold a defect, [n h w] per level.
-        is_anomalous: per image.
+        is_anomalous: per image, on the CPU.
     """
 
     maps: list[Tensor]
@@ -80,13 +80,14 @@ def _draw_supports(
     supports: int,
     generator: torch.Generator,
 ) -> list[Float[Tensor, "n 3 h w"]]:
-    images, wanted = torch.empty(0), POOL * shots * supports
+    batches: list[Tensor] = []
     for batch in known.normals(name, preprocess):
-        images = torch.cat([images, batch.images]) if len(images) else batch.images
-        if len(images) >= wanted:
+        batches.append(batch.images)
+        if sum(map(len, batches)) >= POOL * shots * supports:
             break
-    if not len(images):
+    if not batches:
         raise FewShotError(f"the known class {name} has no train normal to draw a support from")
+    images = torch.cat(batches)
     orders = [torch.randperm(len(images), generator=generator) for _ in range(supports)]
     return [images[order[:shots]] for order in orders]
 
@@ -102,7 +103,7 @@ def _against(
     rows: list[list[LabelledResiduals]] = [[] for _ in supports]
     for batch in known.labelled(name, preprocess):
         queries = stage.embed(batch.images)
-        cells = [mask_to_grid(batch.masks, (maps.shape[-2], maps.shape[-1])) for maps in queries]
+        cells = [_on_grid(batch.masks, maps) for maps in queries]
         for support, row in zip(supports, rows, strict=True):
             row.append(
                 LabelledResiduals(stage.subtract_once(queries, support), cells, batch.is_anomalous)
@@ -110,6 +111,10 @@ def _against(
     if not rows[0]:
         raise FewShotError(f"the known class {name} has no labelled image to learn from")
     return [_joined(row) for row in rows]
+
+
+def _on_grid(masks: Bool[Tensor, "b H W"], maps: Float[Tensor, "b c h w"]) -> Bool[Tensor, "b h w"]:
+    return mask_to_grid(masks, (maps.shape[-2], maps.shape[-1])).to(maps.device)
 
 
 def _joined(batches: list[LabelledResiduals]) -> LabelledResiduals:

@@ -33,7 +33,7 @@ def greedy_coreset(bank: Float[Tensor, "n c"], size: int, seed: int = 0) -> Floa
     return bank[torch.tensor(sorted(chosen), device=bank.device)]
 
 
-def _project(bank: Tensor, generator: torch.Generator) -> Tensor:
+def _project(bank: Float[Tensor, "n c"], generator: torch.Generator) -> Float[Tensor, "n d"]:
     if bank.shape[1] <= PROJECTED_CHANNELS:
         return bank
     directions = torch.randn(bank.shape[1], PROJECTED_CHANNELS, generator=generator)

@@ -32,6 +32,14 @@ from fewshot_ad.parts.level_models import LevelModel, LevelModels
 from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
 from fewshot_ad.parts.meta_training import Course
 from fewshot_ad.parts.official import load_weights
+from fewshot_ad.parts.parameters import (
+    COUNT,
+    NOT_NEGATIVE,
+    SHARE,
+    Between,
+    Odd,
+    check_parameters,
+)
 from fewshot_ad.parts.residual_stage import ResidualForm, ResidualStage, load_stage
 from fewshot_ad.parts.residuals import Metric
 from fewshot_ad.parts.support import check_support
@@ -80,6 +88,20 @@ class ResidualLearner(MetaTrained):
     models_: LevelModels | None = field(default=None, init=False, repr=False)
     known_: KnownRecord | None = field(default=None, init=False, repr=False)
     support_: list[Tensor] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_parameters(
+            self,
+            neighbourhood=Odd(),
+            channels=Between(2),  # a coupling block splits them in two
+            known_shots=COUNT,
+            known_supports=COUNT,
+            steps=COUNT,
+            batch_size=COUNT,
+            held_out=SHARE,
+            learned_share=SHARE,
+            blur=NOT_NEGATIVE,
+        )
 
     @abstractmethod
     def build_level(self, level: int, channels: int) -> LevelModel:

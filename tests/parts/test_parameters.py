@@ -1,0 +1,51 @@
+from dataclasses import dataclass
+from math import nan
+from typing import Any, Literal
+
+import pytest
+
+from fewshot_ad.api import FewShotError
+from fewshot_ad.parts.parameters import COUNT, SHARE, Between, MultipleOf, Odd, check_parameters
+
+
+@dataclass
+class Settings:
+    metric: Literal["euclidean", "cosine"] = "cosine"
+    steps: Any = 3
+    share: Any = None
+    side: Any = 1
+    dims: Any = 0
+
+
+def check(**changes: Any) -> None:
+    check_parameters(Settings(**changes), steps=COUNT, share=SHARE, side=Odd(), dims=MultipleOf(4))
+
+
+@pytest.mark.parametrize(
+    "fine", [{}, {"steps": 1}, {"share": 0.0}, {"share": 1}, {"side": 5}, {"dims": 8}]
+)
+def test_what_is_allowed_passes(fine: dict[str, Any]) -> None:
+    check(**fine)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"share": 1.5}, "share is 1.5: expected 0 to 1"),
+        ({"share": nan}, "share is nan: expected 0 to 1"),
+        ({"side": 2}, "side is 2: expected an odd number"),
+        ({"side": -1}, "side is -1: expected an odd number"),
+        ({"dims": 6}, "dims is 6: expected a multiple of 4, or 0"),
+        ({"metric": "cosin"}, "no choice of metric is called 'cosin'; did you mean 'cosine'?"),
+    ],
+)
+def test_the_rest_is_named(wrong: dict[str, Any], line: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        check(**wrong)
+    assert str(caught.value) == line
+
+
+def test_both_ends_are_between() -> None:
+    assert all(value in Between(0, 0.5) for value in (0, 0.5))
+    assert 0.51 not in Between(0, 0.5)
