@@ -79,6 +79,7 @@ def eval_command(
     backbone: options.Backbone = None,
     weights_dir: options.WeightsDir = None,
     settings: options.Settings = None,
+    paper: options.Paper = False,
     device: options.Device = "auto",
     eval_size: Annotated[
         str,
@@ -113,7 +114,8 @@ def eval_command(
     screen = Screen(quiet=quiet, as_json=as_json)
     source = load_dataset(dataset)
     methods = [
-        configured_method(name, settings or (), device, backbone, weights_dir) for name in method
+        configured_method(name, settings or (), device, backbone, weights_dir, paper)
+        for name in method
     ]
     classes = parse_target_classes(target_class or (), source)
     draw = partial(

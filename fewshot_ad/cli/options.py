@@ -29,6 +29,13 @@ Settings = Annotated[
         "ones are dotted (preprocess.size=256). Repeatable.",
     ),
 ]
+Paper = Annotated[
+    bool,
+    typer.Option(
+        "--paper",
+        help="The settings of the paper, where the defaults are others; --set still goes on top.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 KnownLimit = Annotated[
     int,

@@ -178,13 +178,18 @@ def configured_method(
     device: str,
     backbone: str | None,
     weights_dir: Path | None,
+    paper: bool = False,
 ) -> Method:
     """The method of a name with what the options say of it.
+
+    ``paper`` starts from the class's ``PAPER`` settings; a method without them is at the paper's
+    values already.
 
     Raises:
         FewShotError: unknown method or parameter, or a method that has no backbone was given one.
     """
     method = load_method(name).variant(device=parse_device(device))
+    method = method.variant(**(getattr(method, "PAPER", {}) if paper else {}))
     for parameter, value in (("backbone", backbone), ("weights_dir", weights_dir)):
         if value is None:
             continue

@@ -40,6 +40,7 @@ def train_command(
     backbone: options.Backbone = None,
     weights_dir: options.WeightsDir = None,
     settings: options.Settings = None,
+    paper: options.Paper = False,
     known_limit: options.KnownLimit = LIMIT,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
@@ -54,7 +55,7 @@ def train_command(
     short = {"steps": steps, "held_out": held_out}
     changes = [f"{name}={value}" for name, value in short.items() if value is not None]
     changes += settings or ()
-    student = configured_method(method, changes, device, backbone, weights_dir)
+    student = configured_method(method, changes, device, backbone, weights_dir, paper)
     if not isinstance(student, MetaTrained):
         raise FewShotError(f"{method} is {student.track}: it needs no training, use 'eval' at once")
     check_writable(out.parent)

@@ -6,7 +6,16 @@ from typing import Literal
 import pytest
 
 from fewshot_ad.api import FewShotError, Preprocess
-from fewshot_ad.cli.settings import parse_eval_size, parse_seeds, parse_shots, typed, with_settings
+from fewshot_ad.cli.settings import (
+    configured_method,
+    parse_eval_size,
+    parse_seeds,
+    parse_shots,
+    typed,
+    with_settings,
+)
+from fewshot_ad.methods.patchcore import PatchCore
+from fewshot_ad.methods.resad import ResAD
 
 
 @dataclass(kw_only=True)
@@ -86,3 +95,15 @@ def test_seeds_are_a_count_or_a_list():
 def test_eval_size_is_pixels_or_native():
     assert parse_eval_size("128") == 128
     assert parse_eval_size("native") == "native"
+
+
+def test_the_papers_settings_lie_below_those_that_are_set():
+    method = configured_method("resad", ["steps=3"], "cpu", None, None, paper=True)
+    paper = {**ResAD.PAPER, "steps": 3}
+    assert {name: getattr(method, name) for name in paper} == paper
+    assert method.params() != ResAD(**{"steps": 3}).params()
+
+
+def test_a_method_at_the_papers_values_has_no_others():
+    method = configured_method("patchcore", [], "cpu", None, None, paper=True)
+    assert method.params() == PatchCore(device="cpu").params()

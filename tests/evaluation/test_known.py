@@ -152,3 +152,8 @@ def test_a_spec_drops_the_target_unless_it_is_named(folder):
         parse_known(f"folder:{folder}:bolt+nut", exclude=target)
     with pytest.raises(FewShotError, match="did you mean 'bolt'"):
         parse_known(f"folder:{folder}:bold")
+
+
+def test_one_list_serves_several_targets_each_less_itself(folder):
+    spec, target = f"folder:{folder}:nut+bolt", ("folder", "nut")
+    assert parse_known(spec, exclude=target, leave_out=True).names == ("folder/bolt",)
