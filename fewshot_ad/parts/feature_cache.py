@@ -19,7 +19,7 @@ from torch import Tensor
 from fewshot_ad.parts.backbones import Backbone, chosen_device, load_backbone
 from fewshot_ad.parts.weight_files import weight_folders
 
-MAX_BYTES = 2**29
+MAX_BYTES = 2**30
 MISSES_AT_ONCE = 8
 
 Levels = tuple[Tensor, ...]

@@ -99,10 +99,10 @@ def _against(
     stage: ResidualStage,
     pools: list[Tensor],
 ) -> list[LabelledResiduals]:
-    supports = [stage.embed(images) for images in pools]
+    supports = [stage.embed_once(images) for images in pools]
     rows: list[list[LabelledResiduals]] = [[] for _ in supports]
     for batch in known.labelled(name, preprocess):
-        queries = stage.embed(batch.images)
+        queries = stage.embed_once(batch.images)
         cells = [_on_grid(batch.masks, maps) for maps in queries]
         for support, row in zip(supports, rows, strict=True):
             row.append(

@@ -30,6 +30,10 @@ class ResidualStage:
         """Feature maps of every level, [b c h w] each."""
         return self.embedding(self.features(images))
 
+    def embed_once(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """The same maps of images that will not be asked for again; the cache stays as it is."""
+        return self.embedding(self.features.backbone(images))
+
     def subtract(self, queries: list[Tensor], supports: list[Tensor]) -> list[Tensor]:
         """Residual maps of every level: each position less its nearest support position.
 
