@@ -81,9 +81,7 @@ def _report(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()  # pyright: ignore[reportAttributeAccessIssue]
         return USER_ERROR
-    usage = getattr(
-        error, "format_message", None
-    )  # typer's own errors: their base has no public name
+    usage = getattr(error, "format_message", None)  # typer's errors have no public base
     if usage is not None:
         return _print_error(usage())
     from fewshot_ad.api import FewShotError  # here, because it imports torch

@@ -13,7 +13,7 @@ from fewshot_ad.evaluation.checkpoints import load_checkpoint, trained
 from fewshot_ad.evaluation.evaluator import Outcome, evaluate
 from fewshot_ad.evaluation.identity import cell_of, method_name
 from fewshot_ad.evaluation.known import KnownImages
-from fewshot_ad.evaluation.leaks import KnownNames
+from fewshot_ad.evaluation.leaks import KnownNames, check_leaks, image_digests
 from fewshot_ad.evaluation.results import ResultRow, append, load, row_key
 from fewshot_ad.images import EvalSize, write_image
 from fewshot_ad.report.overlays import Sheet
@@ -72,6 +72,7 @@ class Run:
                 f"{len(trials)} episodes are in {self.results} already and are not run again"
             )
         if missing:
+            self._check_leaks(missing, known)
             self._compute(self._ready(method, known, target_class), missing, known)
         return [self._stored[key] for key in keys]
 
@@ -84,15 +85,23 @@ class Run:
         method = load_checkpoint(method, self.checkpoint)
         return method, _recorded(method)
 
+    def _check_leaks(self, trials: Sequence[Episode], known: KnownNames | None) -> None:
+        """Refuse a leak before time is spent on meta-training; the evaluator looks again."""
+        if known is None:
+            return
+        for episode in trials:
+            samples = (*episode.support, *episode.anomalous_support, *episode.query)
+            check_leaks(episode, image_digests(self.dataset, samples), known)
+
     def _ready(self, method: Method, known: KnownNames | None, target_class: str) -> Method:
         """The method, meta-trained."""
         if not isinstance(method, MetaTrained) or not isinstance(known, KnownImages):
             return method
         name = method_name(method)
-        self.screen.say(f"{name} for {target_class}: learns from {len(known.names)} other classes")
+        self.screen.say(f"{name} for {target_class}: {len(known.names)} other classes are known")
         method, was_cached = trained(method, cast(KnownClasses, known))
         if was_cached:
-            self.screen.say(f"{name} for {target_class}: found in the cache of checkpoints")
+            self.screen.say(f"{name} for {target_class}: its checkpoint was in the cache")
         return method
 
     def _key(self, method: Method, episode: Episode, known: KnownNames | None) -> str:

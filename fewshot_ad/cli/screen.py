@@ -39,7 +39,7 @@ class Screen:
             self._out.print(line, soft_wrap=True, markup=False)
 
     @contextmanager
-    def progress(self, what: str, total: int | None = None) -> Iterator["Bar"]:
+    def progress(self, what: str, total: int) -> Iterator["Bar"]:
         """A bar on stderr that goes when the work is done; a line where stderr is no terminal."""
         if not self._bars.is_terminal:
             self.say(f"{what} ...")
@@ -75,7 +75,3 @@ class Bar:
     def advance(self) -> None:
         """One more is done."""
         self._progress.advance(self._task)
-
-    def report(self, done: int, total: int) -> None:
-        """So many of so many are done."""
-        self._progress.update(self._task, completed=done, total=total)
