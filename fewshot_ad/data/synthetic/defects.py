@@ -155,7 +155,7 @@ DEFECTS: dict[str, Defect] = {
     "rust": rust,
     "scratch": scratch,
     "bleach": partial(stain, colour=(0.8, 0.8, 0.78), strength=0.5),
-    "colour_spot": partial(stain, colour=(0.6, 0.2, 0.15), strength=0.5),
+    "colour_spot": partial(stain, colour=(0.6, 0.2, 0.15), strength=0.65),
     "dirt": partial(stain, colour=(0.2, 0.16, 0.11), strength=0.9),
     "glue": partial(stain, colour=(0.82, 0.79, 0.7), strength=0.45, gloss=0.4),
     "ink": partial(stain, colour=(0.15, 0.16, 0.32), strength=0.5),

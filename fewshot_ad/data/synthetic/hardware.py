@@ -1,4 +1,4 @@
-"""Loose metal parts, lying anyhow: screw, washer, gear."""
+"""Loose metal parts: screw, washer, gear."""
 
 from math import cos, pi, sin
 

@@ -107,11 +107,8 @@ def denim(it: Item) -> Surface:
     warp, weft = np.floor(u), np.floor(v)
     over = ((warp + weft) % 3 != 0) * _unbroken(it, "broken_yarn", warp, v, 2, 6)
     dye, pale = it.rng.normal(1, ((0.09,), (0.06,)), (2, 256)).astype(np.float32)
-    indigo, cotton = (
-        it.colour((0.17, 0.22, 0.37), (0.15, 0.19, 0.31)),
-        it.colour((0.64, 0.64, 0.62)),
-    )
-    sheet = Surface.of(cotton)
+    indigo = it.colour((0.17, 0.22, 0.37), (0.15, 0.19, 0.31))
+    sheet = Surface.of(it.colour((0.64, 0.64, 0.62)))
     sheet.tint(pale[weft.astype(int) % 256])
     streaks = dye[warp.astype(int) % 256] + 0.05 * noise(it.rng, 10, 128)
     sheet.paint(over, planes(indigo) * streaks)
