@@ -67,12 +67,12 @@ def outcome(method: Method) -> Prediction:
 
 
 def fingerprint(make: Make) -> dict[str, list[float]]:
-    """Scores of the query with the mean and the peak of each map: what golden files keep."""
+    """Scores of the query with mean and deviation of each map: what golden files keep."""
     found = outcome(make())
     values = {
         "image_score": found.image_score,
         "map_mean": found.anomaly_map.mean(dim=(1, 2)),
-        "map_max": found.anomaly_map.amax(dim=(1, 2)),
+        "map_std": found.anomaly_map.std(dim=(1, 2)),
     }
     return {name: [float(f"{each:.6g}") for each in row] for name, row in values.items()}
 
