@@ -45,6 +45,7 @@ from fewshot_ad.parts.parameters import (
     check_parameters,
 )
 from fewshot_ad.parts.residual_learning import ResidualLearner
+from fewshot_ad.parts.residual_stage import ResidualForm
 from fewshot_ad.parts.training import Adam
 from fewshot_ad.parts.violations import masked_mean
 
@@ -56,6 +57,7 @@ class ResAD(ResidualLearner):
     """Feature constraintor and boundary-guided flow on residuals; see the module for the paper.
 
     Attributes (besides those of ``ResidualLearner``):
+        form: residuals of the paper are signed; held-out known classes prefer squared ones.
         constraintor: ``conv`` is the paper's, ``identity`` starts by changing nothing, ``none``.
         flow_blocks: coupling blocks of the flow; 0 scores by the spread of constrained residuals.
         position_dims: width of the position code that conditions the flow, 0 for none.
@@ -68,6 +70,7 @@ class ResAD(ResidualLearner):
     """
 
     recipe: ClassVar[int] = 1
+    form: ResidualForm = "squared"
     levels: tuple[int, ...] = (2, 3)
     channels: int | None = 128
     constraintor: ConstraintorKind = "identity"
@@ -82,6 +85,7 @@ class ResAD(ResidualLearner):
     weight_decay: float = 0.0
 
     PAPER: ClassVar[Mapping[str, Any]] = {
+        "form": "signed",
         "levels": (1, 2, 3),
         "channels": None,
         "unit_length": False,
