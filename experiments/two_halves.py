@@ -1,4 +1,4 @@
-"""Every embedded class as an unseen one: each half of the classes is judged after learning the other.
+"""Every embedded class as an unseen one: each half of them is judged after learning the other.
 
     python experiments/two_halves.py --out results/two_halves
 
