@@ -40,7 +40,8 @@ def load_method(name: str, **params: Any) -> Method:
     try:
         return kind(**params)
     except TypeError as error:
-        raise FewShotError(f"{name} cannot be made of {params}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise FewShotError(f"{name} cannot be made of {params}: {reason}") from error
 
 
 def _method_class(name: str) -> type[Method]:

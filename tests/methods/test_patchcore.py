@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import NotFittedError, Preprocess, Support
+from fewshot_ad.methods.patchcore import PatchCore
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.memory_bank import greedy_coreset
+
+
+def small(**changes) -> PatchCore:
+    settings = {"backbone": "random:tiny", "device": "cpu", "preprocess": Preprocess(size=48)}
+    return PatchCore(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 48, 48, generator=torch.Generator().manual_seed(8))
+
+
+def patches_by_loop(images: Tensor, side: int, unit_length: bool) -> np.ndarray:
+    """[image, row, column, channel]: means over squares, the coarser level resized and appended."""
+    levels = load_features("random:tiny", (2, 3), device="cpu")(images)
+    averaged = []
+    for level in levels:
+        mean, reach = torch.empty_like(level), side // 2
+        for row, column in np.ndindex(*level.shape[2:]):
+            rows = slice(max(0, row - reach), row + reach + 1)
+            columns = slice(max(0, column - reach), column + reach + 1)
+            mean[:, :, row, column] = level[:, :, rows, columns].mean(dim=(2, 3))
+        averaged.append(functional.interpolate(mean, levels[0].shape[2:], mode="bilinear"))
+    patches = torch.cat(averaged, dim=1).permute(0, 2, 3, 1).double().numpy()
+    length = np.linalg.norm(patches, axis=-1, keepdims=True) if unit_length else 1.0
+    return patches / length
+
+
+@pytest.mark.parametrize(("side", "unit_length"), [(3, False), (1, True)])
+def test_it_is_the_distance_to_the_nearest_patch(
+    images: Tensor, side: int, unit_length: bool
+) -> None:
+    method = small(neighbourhood=side, unit_length=unit_length, blur=1.5)
+    found = method.fit(Support("noise", images[:2])).predict(images[2:])
+    patches = patches_by_loop(images, side, unit_length)
+    bank = patches[:2].reshape(-1, patches.shape[-1])
+    for image, ours in zip(patches[2:], found.anomaly_map, strict=True):
+        grid = np.array([[min(np.linalg.norm(bank - p, axis=1)) for p in row] for row in image])
+        large = functional.interpolate(
+            torch.from_numpy(grid)[None, None], (48, 48), mode="bilinear"
+        )
+        expected = gaussian_filter(large[0, 0].numpy(), 1.5)
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found.image_score, found.anomaly_map.amax(dim=(1, 2)))
+
+
+def test_support_images_are_wholly_normal(images: Tensor) -> None:
+    found = small().fit(Support("noise", images[:2])).predict(images[:2])
+    assert not found.anomaly_map.any()
+
+
+def test_only_a_large_bank_is_thinned(images: Tensor) -> None:
+    support = Support("noise", images)
+    whole = small().fit(support).bank_
+    assert whole is not None
+    at_limit = small(coreset_above=len(whole), coreset_ratio=0.25).fit(support).bank_
+    above = small(coreset_above=len(whole) - 1, coreset_ratio=0.25, seed=3).fit(support).bank_
+    assert torch.equal(at_limit, whole)
+    assert torch.equal(above, greedy_coreset(whole, len(whole) // 4, seed=3))
+
+
+def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    together = method.predict(images)
+    for index in range(4):
+        alone = method.predict(images[index : index + 1])
+        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
+        assert torch.equal(alone.image_score[0], together.image_score[index])
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+    assert "bank_" not in method.params()

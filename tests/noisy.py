@@ -1,0 +1,38 @@
+"""Known classes of noise, small and quick to learn from."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from fewshot_ad.api import LabelledBatch, Preprocess
+
+SIZE = 32
+
+
+class Noisy:
+    """Three classes of noise; anomalies have a bright square. Four images of each kind."""
+
+    names = ("noise/a", "noise/b", "noise/c")
+    digests = frozenset({"d0", "d1"})
+
+    def __init__(self, kinds: tuple[bool, ...] = (False, True)) -> None:
+        self.kinds = kinds
+
+    def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
+        yield self.batch(name, 0, [False])
+
+    def labelled(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
+        yield self.batch(name, 1, [*self.kinds])
+
+    def batch(self, name: str, split: int, kinds: list[bool]) -> LabelledBatch:
+        seed = 10 * self.names.index(name) + split
+        labels = torch.tensor(kinds).repeat(4)
+        images = noise(len(labels), seed)
+        masks = torch.zeros(len(labels), SIZE, SIZE, dtype=torch.bool)
+        masks[labels, 4:14, 6:16] = True
+        return LabelledBatch(images + 3 * masks[:, None], masks, labels)
+
+
+def noise(count: int, seed: int = 99) -> Tensor:
+    return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
