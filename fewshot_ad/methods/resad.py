@@ -72,7 +72,7 @@ class ResAD(ResidualLearner):
     recipe: ClassVar[int] = 1
     form: ResidualForm = "squared"
     levels: tuple[int, ...] = (2, 3)
-    channels: int | None = 128
+    channels: int | None = 256
     constraintor: ConstraintorKind = "identity"
     flow_blocks: int = 8
     position_dims: int = 0

@@ -71,7 +71,7 @@ class ResADPlusPlus(ResidualLearner):
 
     recipe: ClassVar[int] = 1
     levels: tuple[int, ...] = (2, 3)
-    channels: int | None = 128
+    channels: int | None = 256
     metric: Metric = "cosine"
     form: ResidualForm = "squared"
     constraintor: ConstraintorKind = "identity"

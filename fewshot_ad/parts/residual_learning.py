@@ -113,6 +113,10 @@ class ResidualLearner(MetaTrained):
         Args:
             known: the classes.
             resume: where the state is kept during the run, and found again after a kill.
+
+        Raises:
+            FewShotError: a known class lacks train normals or labelled images, or no image of the
+                teaching classes is normal.
         """
         residuals = known_residuals(
             known,
@@ -166,7 +170,11 @@ class ResidualLearner(MetaTrained):
         write_checkpoint(path, self._identity(), self.known_, self.models_.state_dict())
 
     def load(self, path: Path) -> "ResidualLearner":
-        """Read what ``save`` wrote; refuses another method, backbone or configuration."""
+        """Read what ``save`` wrote.
+
+        Raises:
+            FewShotError: as ``parts.checkpoint_files.read_checkpoint``, or a weight is missing.
+        """
         known, state = read_checkpoint(path, self._identity())
         models = self._build()
         try:

@@ -41,6 +41,7 @@ def trained(method: ResAD, known: Noisy | None = None) -> ResAD:
         {"boundary_weight": 0.0},
         {"warm_up": 1.0},
         {"form": "squared", "metric": "cosine"},
+        {"form": "signed"},
         {"learned_share": 0.0},
         {"learned_share": 1.0},
         {"position_dims": 8},
