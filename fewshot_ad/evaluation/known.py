@@ -54,8 +54,8 @@ class KnownImages:
             )
         if not classes:
             raise FewShotError(
-                "no known class is left for meta-training; give at least one other than the target, "
-                "the drawn ones for example: --known synthetic."
+                "no known class is left for meta-training; give one other than the target, or "
+                "the drawn ones with --known synthetic."
             )
 
     @cached_property
