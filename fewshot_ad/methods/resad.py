@@ -13,8 +13,9 @@ scale by known normal images, never by the test images. The score is the root of
 lacks to the greatest of known normals, which grows like a distance, where the paper's 1 -
 exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in a
 share that held-out known classes choose. Masks reach the feature grid by maximum, so that no small
-defect is lost. No image is matched with itself. The defaults are those that held-out known classes
-prefer; ``PAPER`` holds the paper's settings.
+defect is lost. No image is matched with itself. The
+defaults are small and quick, chosen among near-ties on few known classes and not shown to beat the
+plain distance; ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ class ResAD(ResidualLearner):
     """Feature constraintor and boundary-guided flow on residuals; see the module for the paper.
 
     Attributes (besides those of ``ResidualLearner``):
-        form: residuals of the paper are signed; held-out known classes prefer squared ones.
+        form: residuals of the paper are signed; ours are squared, without proof that it helps.
         constraintor: ``conv`` is the paper's, ``identity`` starts by changing nothing, ``none``.
         flow_blocks: coupling blocks of the flow; 0 scores by the spread of constrained residuals.
         position_dims: width of the position code that conditions the flow, 0 for none.
