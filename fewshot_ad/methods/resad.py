@@ -13,9 +13,8 @@ scale by known normal images, never by the test images. The score is the root of
 lacks to the greatest of known normals, which grows like a distance, where the paper's 1 -
 exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in a
 share that held-out known classes choose. Masks reach the feature grid by maximum, so that no small
-defect is lost. No image is matched with itself. The
-defaults are small and quick, chosen among near-ties on few known classes and not shown to beat the
-plain distance; ``PAPER`` holds the paper's settings.
+defect is lost. No image is matched with itself. The defaults are small and quick, chosen among
+near-ties on few known classes and not shown to beat the plain distance; ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
