@@ -14,7 +14,8 @@ lacks to the greatest of known normals, which grows like a distance, where the p
 exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in a
 share that held-out known classes choose. Masks reach the feature grid by maximum, so that no small
 defect is lost. No image is matched with itself. The defaults are small and quick, chosen among
-near-ties on few known classes and not shown to beat the plain distance; ``PAPER`` holds the paper's settings.
+near-ties on few known classes and not shown to beat the plain distance; ``PAPER`` holds the
+paper's settings.
 """
 
 from collections.abc import Mapping

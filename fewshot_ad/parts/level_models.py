@@ -69,7 +69,7 @@ class ResidualScale(nn.Module):
         return residuals / self.rms
 
     @torch.no_grad()
-    def measure(self, normals: Sequence[Float[Tensor, "b c h w"]]) -> None:
+    def measure(self, normals: Sequence[Float[Tensor, "_ c h w"]]) -> None:
         """Take the scale from the normal images of known classes that weigh alike."""
         mean = torch.stack([maps.square().mean() for maps in normals]).mean()
         self.rms = mean.sqrt().clamp(min=TINY)
