@@ -44,7 +44,7 @@ class IdentityConstraintor(nn.Module):
         super().__init__()
         with seeded_weights(0):  # the draw is thrown away, but must not touch the global generator
             self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
-        nn.init.zeros_(self.conv.weight)
+            nn.init.zeros_(self.conv.weight)
 
     def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Constrained residuals of either sign."""

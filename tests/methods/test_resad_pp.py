@@ -92,7 +92,6 @@ def test_anomalies_are_no_part_of_the_warm_up() -> None:
 
 
 @torch.no_grad()
-@torch.no_grad()
 def test_score_is_the_mean_of_unlikely_as_normal_and_likely_as_abnormal() -> None:
     level = ResADPlusPlusLevel(small(), 0, 8).eval()
     residuals = torch.rand(1, 8, 3, 3, generator=torch.Generator().manual_seed(1))

@@ -2,7 +2,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from fewshot_ad.parts.constraintors import ConvConstraintor, TokenConstraintor
+from fewshot_ad.parts.constraintors import (
+    ConvConstraintor,
+    IdentityConstraintor,
+    TokenConstraintor,
+    build_constraintor,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +23,28 @@ def test_conv_constraintor_by_hand() -> None:
     variance = raw.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
     expected = ((raw - mean) / (variance + 1e-5).sqrt()).clamp(min=0)
     torch.testing.assert_close(constraintor(maps), expected)
+
+
+def test_identity_constraintor_starts_there_and_can_leave() -> None:
+    before = torch.get_rng_state()
+    constraintor = build_constraintor("identity", 3, seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert isinstance(constraintor, IdentityConstraintor)
+    maps = torch.randn(2, 3, 4, 5)
+    assert torch.equal(constraintor(maps), maps)
+    constraintor(maps).square().sum().backward()
+    assert constraintor.conv.weight.grad is not None
+    assert constraintor.conv.weight.grad.any()
+    torch.nn.init.ones_(constraintor.conv.weight)
+    expected = maps[0, :, 1, 1] + maps[0, :, 0:3, 0:3].sum()
+    torch.testing.assert_close(constraintor(maps)[0, :, 1, 1], expected)
+
+
+def test_constraintors_by_kind() -> None:
+    maps = torch.randn(2, 3, 4, 5)
+    assert torch.equal(build_constraintor("none", 3, seed=0)(maps), maps)
+    conv, expected = build_constraintor("conv", 3, seed=7), ConvConstraintor(3, seed=7)
+    assert torch.equal(conv(maps), expected(maps))
 
 
 def test_token_constraintor_by_hand() -> None:
