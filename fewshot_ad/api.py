@@ -133,6 +133,10 @@ class KnownClasses(Protocol):
     names: tuple[str, ...]
     digests: frozenset[str]
 
+    def digest_of(self, name: str) -> str:
+        """One digest of everything that is read of a class, in order."""
+        ...
+
     def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
         """The train normals of a class, in order, in batches."""
         ...

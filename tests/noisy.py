@@ -19,6 +19,9 @@ class Noisy:
     def __init__(self, kinds: tuple[bool, ...] = (False, True)) -> None:
         self.kinds = kinds
 
+    def digest_of(self, name: str) -> str:
+        return f"{name} {self.kinds}"
+
     def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
         yield self.batch(name, 0, [False])
 

@@ -70,6 +70,11 @@ class KnownImages:
         """Short digest of names and contents, in order: what a checkpoint is found by."""
         return hashlib.sha256(json.dumps(self._content).encode()).hexdigest()[:16]
 
+    def digest_of(self, name: str) -> str:
+        """Short digest of the images of one class, in order."""
+        content = dict(zip(self.names, self._content, strict=True))[name]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
     def normals(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
         """The train normals of a class, in natural order."""
         known = self._named(name)

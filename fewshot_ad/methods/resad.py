@@ -8,17 +8,19 @@ of normal features of all classes in one compact region and leaves anomalous one
 conditional flow, taught on known classes, gives constrained residuals a likelihood, with a boundary
 that anomalies are pushed away from.
 
-Deviations. All levels are trained (the released code never trains the third). Levels are put on one
-scale by known normal images, never by the test images. The score is the root of what a likelihood
-lacks to the greatest of known normals, which grows like a distance, where the paper's 1 -
-exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance, in a
-share that held-out known classes choose. Masks reach the feature grid by maximum, so that no small
-defect is lost. No image is matched with itself. The defaults are small and quick, chosen among
-near-ties on few known classes and not shown to beat the plain distance; ``PAPER`` holds the
-paper's settings.
+Deviations. All levels are trained (the released code never trains the third). The constraintor is
+solved for, not trained: see ``parts.least_squares``. The flow learns from constrained residuals
+plus noise, since a likelihood is blind to linear maps: without a floor of noise the flow undoes
+what the constraintor did, and calls the directions in which normals differ least the most
+suspicious. Levels are put on one scale by known normal images, never by the test images. The score
+is the root of what a likelihood lacks to the greatest of known normals, which grows like a
+distance, where the paper's 1 - exp(log-likelihood) is flat far from the normals. It is mixed with
+the plain residual distance, in a share that held-out known classes choose. Masks reach the feature
+grid by maximum, so that no small defect is lost. No image is matched with itself. ``PAPER`` holds
+the paper's settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +31,7 @@ from torch import Tensor
 from fewshot_ad.parts.boundary import RunningBoundary, boundary_hinge, quantile_boundary
 from fewshot_ad.parts.constraintors import ConstraintorKind, build_constraintor
 from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood
+from fewshot_ad.parts.least_squares import LeastSquaresConstraintor
 from fewshot_ad.parts.level_models import (
     LevelModel,
     LikelihoodPeak,
@@ -36,7 +39,7 @@ from fewshot_ad.parts.level_models import (
     flow_inputs,
 )
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.one_class import abnormal_invariant_loss, spread
+from fewshot_ad.parts.one_class import abnormal_invariant_loss
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -58,9 +61,11 @@ class ResAD(ResidualLearner):
     """Feature constraintor and boundary-guided flow on residuals; see the module for the paper.
 
     Attributes (besides those of ``ResidualLearner``):
-        form: residuals of the paper are signed; ours are squared, without proof that it helps.
-        constraintor: ``conv`` is the paper's, ``identity`` starts by changing nothing, ``none``.
-        flow_blocks: coupling blocks of the flow; 0 scores by the spread of constrained residuals.
+        constraintor: ``conv`` is the paper's; ``least_squares`` is a convolution at the minimum of
+            the paper's loss with squared norms, which takes no training; ``identity`` trains from
+            one that changes nothing; ``none``.
+        noise: added to what the flow learns from, in units of known normals; 0 as in the paper.
+        flow_blocks: coupling blocks of the flow; 0 scores by the length of constrained residuals.
         position_dims: width of the position code that conditions the flow, 0 for none.
         boundary_weight: weight of the boundary-guided loss (lambda in eq. 6).
         boundary_quantile: share of normals that lie below the boundary (beta of BGAD).
@@ -70,11 +75,12 @@ class ResAD(ResidualLearner):
         learning_rate, weight_decay: of Adam.
     """
 
-    recipe: ClassVar[int] = 1
-    form: ResidualForm = "squared"
+    recipe: ClassVar[int] = 2
+    form: ResidualForm = "signed"
     levels: tuple[int, ...] = (2, 3)
     channels: int | None = 256
-    constraintor: ConstraintorKind = "identity"
+    constraintor: ConstraintorKind = "least_squares"
+    noise: float = 2.0
     flow_blocks: int = 8
     position_dims: int = 0
     boundary_weight: float = 1.0
@@ -86,11 +92,11 @@ class ResAD(ResidualLearner):
     weight_decay: float = 0.0
 
     PAPER: ClassVar[Mapping[str, Any]] = {
-        "form": "signed",
         "levels": (1, 2, 3),
         "channels": None,
         "unit_length": False,
         "constraintor": "conv",
+        "noise": 0.0,
         "position_dims": 256,
         "learned_share": 1.0,
         "batch_size": 32,
@@ -104,6 +110,7 @@ class ResAD(ResidualLearner):
         super().__post_init__()
         check_parameters(
             self,
+            noise=NOT_NEGATIVE,
             flow_blocks=NOT_NEGATIVE,
             position_dims=MultipleOf(4),
             boundary_quantile=Between(0, 0.99),
@@ -133,6 +140,12 @@ class ResADLevel(LevelModel):
         self.constraintor_adam = Adam(self.constraintor, rate, decay)
         self.flow_adam = Adam(self.flow, rate, decay)
 
+    def prepare(self, normals: Sequence[Tensor], known: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Measure the scale and, where the constraintor has a closed form, solve for it."""
+        super().prepare(normals, known)
+        if isinstance(self.constraintor, LeastSquaresConstraintor):
+            self.constraintor.solve(known, self.method.seed)
+
     def learn(
         self,
         residuals: Float[Tensor, "b c h w"],
@@ -150,27 +163,30 @@ class ResADLevel(LevelModel):
         if self.flow is None:
             return
         rows = torch.randperm(len(vectors), generator=generator)[: self.method.vectors_per_step]
-        likelihood = self._likelihood(self.flow, constrained.detach(), rows)
+        seen, places = flow_inputs(constrained.detach(), self.method.position_dims, rows)
+        noise = torch.randn(seen.shape, generator=generator).to(seen.device)
+        likelihood = log_likelihood(*self.flow(seen + self.method.noise * noise, places))  # eq. 3
         self.flow_adam.step(lambda: self._flow_loss(likelihood, is_anomalous[rows], step))
+
+    def calibrate(self, normals: Sequence[Tensor]) -> None:
+        """Take the greatest likelihood of known normals, free of noise, as wholly normal."""
+        if self.flow is not None:
+            self.peak.measure([self._likelihood(self.flow, maps) for maps in normals])
 
     def score(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """How far every position is from the likeliest normal residual."""
-        constrained = self.constraintor(self.scale(residuals))
-        shape = (len(residuals), *residuals.shape[-2:])
         if self.flow is None:
-            return spread(to_vectors(constrained)).view(shape)
-        lacking = self.peak.lacking(self._likelihood(self.flow, constrained))
-        return (2 * lacking.clamp(min=0)).sqrt().view(shape)
+            return torch.linalg.vector_norm(self.constraintor(self.scale(residuals)), dim=1)
+        lacking = self.peak.lacking(self._likelihood(self.flow, residuals))
+        return (2 * lacking.clamp(min=0)).sqrt()
 
     def _likelihood(
-        self,
-        flow: ConditionalFlow,
-        constrained: Float[Tensor, "b c h w"],
-        rows: Tensor | None = None,
-    ) -> Float[Tensor, " n"]:
-        """Log-likelihood per channel of all positions, or of some rows of them (eq. 3)."""
-        vectors, places = flow_inputs(constrained, self.method.position_dims, rows)
-        return log_likelihood(*flow(vectors, places))
+        self, flow: ConditionalFlow, residuals: Float[Tensor, "b c h w"]
+    ) -> Float[Tensor, "b h w"]:
+        """Log-likelihood per channel of every position (eq. 3)."""
+        constrained = self.constraintor(self.scale(residuals))
+        likelihood = log_likelihood(*flow(*flow_inputs(constrained, self.method.position_dims)))
+        return likelihood.view(len(residuals), *residuals.shape[-2:])
 
     def _flow_loss(
         self, likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"], step: int
@@ -178,7 +194,6 @@ class ResADLevel(LevelModel):
         """Maximum likelihood of the normals and, after the warm-up, the boundary (eq. 4 to 6)."""
         method = self.method
         loss = masked_mean(-likelihood, ~is_anomalous)
-        self.peak.update(likelihood, is_anomalous)
         found = quantile_boundary(likelihood, is_anomalous, method.boundary_quantile)
         boundary = self.boundary.update(found)
         if step < method.warm_up * method.steps:

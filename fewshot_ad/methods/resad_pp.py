@@ -17,7 +17,7 @@ The defaults are small and quick, chosen among near-ties on few known classes an
 the plain distance; ``PAPER`` holds the released settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -43,7 +43,14 @@ from fewshot_ad.parts.level_models import (
 )
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.one_class import bidirectional_contraction, contraction_radius
-from fewshot_ad.parts.parameters import COUNT, SHARE, Between, MultipleOf, check_parameters
+from fewshot_ad.parts.parameters import (
+    COUNT,
+    NOT_NEGATIVE,
+    SHARE,
+    Between,
+    MultipleOf,
+    check_parameters,
+)
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.residual_stage import ResidualForm
 from fewshot_ad.parts.residuals import Metric, match_distribution
@@ -58,6 +65,7 @@ class ResADPlusPlus(ResidualLearner):
 
     Attributes (besides those of ``ResidualLearner``):
         constraintor: ``conv`` is the released one, ``identity`` starts by changing nothing.
+        noise: added to what the flow learns from, in units of known normals; 0 as released.
         flow_blocks: coupling blocks of the flow.
         position_dims: width of the position code that conditions the flow, 0 for none.
         boundary_weight: weight of the boundary loss.
@@ -70,12 +78,13 @@ class ResADPlusPlus(ResidualLearner):
         learning_rate, weight_decay: of Adam.
     """
 
-    recipe: ClassVar[int] = 1
+    recipe: ClassVar[int] = 2
     levels: tuple[int, ...] = (2, 3)
     channels: int | None = 256
     metric: Metric = "cosine"
     form: ResidualForm = "squared"
     constraintor: ConstraintorKind = "identity"
+    noise: float = 1.0
     flow_blocks: int = 10
     position_dims: int = 0
     boundary_weight: float = 1.0
@@ -93,6 +102,7 @@ class ResADPlusPlus(ResidualLearner):
         "channels": None,
         "unit_length": False,
         "constraintor": "conv",
+        "noise": 0.0,
         "position_dims": 256,
         "codes": 1536,
         "keep": 0.4,
@@ -108,6 +118,7 @@ class ResADPlusPlus(ResidualLearner):
         super().__post_init__()
         check_parameters(
             self,
+            noise=NOT_NEGATIVE,
             flow_blocks=COUNT,
             codes=COUNT,
             keep=SHARE,
@@ -159,15 +170,18 @@ class ResADPlusPlusLevel(LevelModel):
         self.constraintor_adam.step(
             lambda: bidirectional_contraction(vectors, before, is_anomalous, radius)
         )
-        latents, logdet = self._latents(constrained.detach(), rows)
+        seen, places = flow_inputs(constrained.detach(), self.method.position_dims, rows)
+        noise = torch.randn(seen.shape, generator=generator).to(seen.device)
+        latents, logdet = self.flow(seen + self.method.noise * noise, places)
         self.flow_adam.step(lambda: self._flow_loss(latents, logdet, is_anomalous[rows], step))
+
+    def calibrate(self, normals: Sequence[Tensor]) -> None:
+        """Take the greatest likelihood of known normals, free of noise, as likelihood 1."""
+        self.peak.measure([log_likelihood(*self._latents(maps)) for maps in normals])
 
     def score(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """Mean of how unlikely a position is as normal and how likely as abnormal."""
-        residuals = self.scale(residuals)
-        if self.method.keep < 1:
-            residuals = match_distribution(residuals, self.codebook(residuals), self.method.keep)
-        latents, logdet = self._latents(self.constraintor(residuals))
+        latents, logdet = self._latents(residuals)
         unlikely = 1 - (-self.peak.lacking(log_likelihood(latents, logdet))).exp()
         score = (unlikely + abnormal_probability(latents)) / 2
         return score.view(len(residuals), *residuals.shape[-2:])
@@ -177,10 +191,13 @@ class ResADPlusPlusLevel(LevelModel):
         self.codebook.revive(normals, generator)
 
     def _latents(
-        self, constrained: Float[Tensor, "b c h w"], rows: Tensor | None = None
+        self, residuals: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
-        """Latent vectors and log-determinants of all positions, or of some rows of them."""
-        return self.flow(*flow_inputs(constrained, self.method.position_dims, rows))
+        """Latent vectors and log-determinants of all positions."""
+        residuals = self.scale(residuals)
+        if self.method.keep < 1:
+            residuals = match_distribution(residuals, self.codebook(residuals), self.method.keep)
+        return self.flow(*flow_inputs(self.constraintor(residuals), self.method.position_dims))
 
     def _flow_loss(
         self,
@@ -196,7 +213,6 @@ class ResADPlusPlusLevel(LevelModel):
         normal = log_likelihood(latents, logdet)
         found = quantile_boundary(normal, is_anomalous, self.method.boundary_quantile)
         boundary = self.boundary.update(found)
-        self.peak.update(normal, is_anomalous)
         likely = likelihood_loss(normal[~is_anomalous], "softplus")
         if step < self.method.warm_up * self.method.steps or not is_anomalous.any():
             return likely

@@ -7,15 +7,18 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewshot_ad.parts.least_squares import LeastSquaresConstraintor
 from fewshot_ad.parts.seeding import seeded_weights
 
-ConstraintorKind = Literal["conv", "identity", "none"]
+ConstraintorKind = Literal["conv", "least_squares", "identity", "none"]
 
 
 def build_constraintor(kind: ConstraintorKind, channels: int, seed: int) -> nn.Module:
     """The constraintor of one level by its kind; ``none`` passes residuals on as they are."""
     if kind == "conv":
         return ConvConstraintor(channels, seed)
+    if kind == "least_squares":
+        return LeastSquaresConstraintor(channels)
     return IdentityConstraintor(channels) if kind == "identity" else nn.Identity()
 
 

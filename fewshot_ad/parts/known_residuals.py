@@ -1,5 +1,8 @@
 """Residuals of the known classes: each image against supports of its own class, never itself."""
 
+import hashlib
+from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +14,7 @@ from fewshot_ad.parts.maps import mask_to_grid
 from fewshot_ad.parts.residual_stage import ResidualStage
 from fewshot_ad.parts.training import progress_bar
 
+REMEMBERED_BYTES = 2**31
 POOL = 4  # supports are drawn from so many times the images they need: reading more buys nothing
 
 
@@ -32,6 +36,10 @@ class LabelledResiduals:
         """Maps and cells of some images."""
         return [maps[rows] for maps in self.maps], [cells[rows] for cells in self.cells]
 
+    def level(self, number: int) -> tuple[Tensor, Tensor]:
+        """Maps and cells of one level."""
+        return self.maps[number], self.cells[number]
+
 
 def known_residuals(
     known: KnownClasses,
@@ -45,7 +53,9 @@ def known_residuals(
     """Residuals of every labelled image of every known class, once per drawn support.
 
     Supports come from the train normals, labelled images from the test split: no image is ever
-    matched with itself (the released ResAD code lets that happen).
+    matched with itself (the released ResAD code lets that happen). A class has the same residuals
+    whatever other classes are known, and is remembered for the next run that knows it: leaving each
+    class out in turn costs one extraction.
 
     Args:
         known: the classes.
@@ -64,12 +74,34 @@ def known_residuals(
     found: dict[str, list[LabelledResiduals]] = {}
     with progress_bar() as bar:
         task = bar.add_task("residuals of the known classes", total=len(known.names))
-        for number, name in enumerate(known.names):
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
-            pools = _draw_supports(known, name, preprocess, shots, supports, generator)
-            found[name] = _against(known, name, preprocess, stage, pools)
+        for name in known.names:
+            key = (known.digest_of(name), preprocess, stage, shots, supports, seed)
+            if key not in _remembered:
+                generator = torch.Generator().manual_seed(_seed_of(name, seed))
+                pools = _draw_supports(known, name, preprocess, shots, supports, generator)
+                _remember(key, _against(known, name, preprocess, stage, pools))
+            found[name] = _remembered[key]
             bar.advance(task)
     return found
+
+
+_remembered: OrderedDict[Hashable, list[LabelledResiduals]] = OrderedDict()
+
+
+def _remember(key: Hashable, found: list[LabelledResiduals]) -> None:
+    """Keep what was found, and forget the oldest beyond ``REMEMBERED_BYTES``."""
+    _remembered[key] = found
+    while sum(map(_bytes, _remembered.values())) > REMEMBERED_BYTES and len(_remembered) > 1:
+        _remembered.popitem(last=False)
+
+
+def _bytes(of_class: list[LabelledResiduals]) -> int:
+    return sum(levels.nbytes for one in of_class for levels in (*one.maps, *one.cells))
+
+
+def _seed_of(name: str, seed: int) -> int:
+    digest = hashlib.sha256(f"{name} {seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def _draw_supports(

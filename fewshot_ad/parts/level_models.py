@@ -23,6 +23,15 @@ class LevelModel(nn.Module, ABC):
 
     scale: "ResidualScale"
 
+    def prepare(self, normals: Sequence[Tensor], known: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Take in, before the first step, what needs no steps.
+
+        Args:
+            normals: residuals of some normal images, [n c h w] per known class.
+            known: residuals [n c h w] of all images, and which positions [n h w] are anomalous.
+        """
+        self.scale.measure(normals)
+
     @abstractmethod
     def learn(
         self,
@@ -32,6 +41,13 @@ class LevelModel(nn.Module, ABC):
         generator: torch.Generator,
     ) -> None:
         """Take one optimisation step on labelled residuals."""
+
+    def calibrate(self, normals: Sequence[Tensor]) -> None:
+        """Fix, before scores are scaled, what they are measured from.
+
+        Args:
+            normals: residuals of some normal images, [n c h w] per known class.
+        """
 
     @abstractmethod
     def score(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
@@ -76,7 +92,7 @@ class ResidualScale(nn.Module):
 
 
 class LikelihoodPeak(nn.Module):
-    """The greatest log-likelihood of a known normal so far: what counts as wholly normal."""
+    """The greatest log-likelihood of a known normal: what counts as wholly normal."""
 
     value: Tensor
 
@@ -85,13 +101,11 @@ class LikelihoodPeak(nn.Module):
         self.register_buffer("value", torch.tensor(-torch.inf))
 
     @torch.no_grad()
-    def update(self, log_likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"]) -> None:
-        """Take in one batch; without normals it changes nothing."""
-        normals = log_likelihood[~is_anomalous]
-        if len(normals):
-            self.value = torch.maximum(self.value, normals.max())
+    def measure(self, log_likelihoods: Sequence[Float[Tensor, "..."]]) -> None:
+        """Take it from those of known normals."""
+        self.value = torch.stack([values.max() for values in log_likelihoods]).max()
 
-    def lacking(self, log_likelihood: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def lacking(self, log_likelihood: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """What each lacks to the peak, negative above it; 0 as long as there is no peak."""
         return torch.where(self.value.isinf(), 0.0, self.value - log_likelihood)
 
@@ -142,6 +156,7 @@ class LevelModels(nn.Module):
         """Take the scales from residuals of known normal images, every class weighing alike."""
         self.eval()
         for level, model in enumerate(self.levels):
+            model.calibrate([maps[level] for maps in normals])
             centre, spread = _scale([model.score(maps[level]) for maps in normals])
             self.centre[level], self.spread[level] = centre, spread
         of_classes = [self._lengths(maps) for maps in normals]

@@ -85,6 +85,11 @@ def mask_to_grid(masks: Bool[Tensor, "b H W"], size: tuple[int, int]) -> Bool[Te
     return functional.adaptive_max_pool2d(masks[:, None].float(), size)[:, 0] > 0
 
 
+def map_to_grid(maps: Float[Tensor, "b H W"], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
+    """Anomaly maps at the size of a feature grid: the mean of the pixels of each cell."""
+    return functional.adaptive_avg_pool2d(maps[:, None], size)[:, 0]
+
+
 def _blur_columns(maps: Tensor, weights: list[float]) -> Tensor:
     """Blur along the height; sums of slices give an image the same bits alone and in a batch."""
     height, radius = maps.shape[1], len(weights) - 1

@@ -1,6 +1,6 @@
 """Shows residuals of known classes to a model per level; keeps the steps that carry over best."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from math import ceil
 from pathlib import Path
@@ -13,12 +13,12 @@ from torch import Tensor
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.known_residuals import LabelledResiduals
 from fewshot_ad.parts.level_models import LevelModels
-from fewshot_ad.parts.maps import fuse
-from fewshot_ad.parts.training import run_steps, step_generator
+from fewshot_ad.parts.maps import image_score, map_to_grid
+from fewshot_ad.parts.training import progress_bar, run_steps, step_generator
 
 SELECTIONS = 5
-SHARES = (0.05, 0.1, 0.2, 0.4)
-UNJUDGED_SHARE = 0.2
+SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
+UNJUDGED_SHARE = 0.5
 SCALING_IMAGES = 8
 JUDGED_IMAGES = 16
 
@@ -29,6 +29,8 @@ class Course:
     Args:
         models: what is trained, in place.
         residuals: of every known class, one entry per drawn support.
+        to_map: scores of all levels to the anomaly map that users see, [b h w], linear in the
+            scores. The judges see no other.
         held_out: share of the classes that judges instead of teaching; at least one class if the
             share is not 0 and three classes are known.
         learned_share: of the learned score in the mix; None lets the judges choose from ``SHARES``,
@@ -46,13 +48,14 @@ class Course:
         *,
         models: LevelModels,
         residuals: Mapping[str, list[LabelledResiduals]],
+        to_map: Callable[[list[Tensor]], Tensor],
         held_out: float,
         learned_share: float | None,
         steps: int,
         batch_size: int,
         seed: int,
     ) -> None:
-        self.models = models
+        self.models, self._to_map = models, to_map
         self.steps, self.batch_size, self.seed = steps, batch_size, seed
         self.judges = draw_held_out(tuple(residuals), held_out, seed)
         self.selected_step = 0
@@ -75,8 +78,7 @@ class Course:
             resume: where the state is kept during the run, see ``parts.training.run_steps``.
             identity: of the run; what another one left behind is not taken up.
         """
-        for level, model in enumerate(self.models.levels):
-            model.scale.measure([maps[level] for maps in self._normals])
+        self._prepare()
         run_steps(
             self.steps,
             self._advance,
@@ -94,6 +96,13 @@ class Course:
             _, self.selected_step, weights = self._best
             self.models.load_state_dict(weights)
         self.models.eval()
+
+    def _prepare(self) -> None:
+        with progress_bar() as bar:
+            models = enumerate(self.models.levels)
+            for level, model in bar.track(models, len(self.models.levels), description="levels"):
+                normals = [maps[level] for maps in self._normals]
+                model.prepare(normals, [one.level(level) for of in self._teaching for one in of])
 
     def _advance(self, step: int) -> None:
         generator = step_generator(self.seed, step)
@@ -119,13 +128,18 @@ class Course:
     def _judge(self, step: int) -> None:
         """Keep weights and share if the held-out classes are told apart better than ever before."""
         self.models.rescale(self._normals)
-        parts = [self.models.both(one.maps) for one in self._judging]
+        parts = [self._maps(one) for one in self._judging]
         for share in self._shares:
             self.models.share.fill_(share)
             pairs = zip(self._judging, parts, strict=True)
-            merit = sum(_merit(one, self.models.mixed(*part)) for one, part in pairs)
+            merit = sum(_merit(one, torch.lerp(*part, share)) for one, part in pairs)
             if self._best is None or merit > self._best[0]:
                 self._best = merit, step, deepcopy(self.models.state_dict())
+
+    def _maps(self, one: LabelledResiduals) -> tuple[Tensor, Tensor]:
+        """Anomaly maps by the plain distance alone and by what is learned alone."""
+        learned, plain = self.models.both(one.maps)
+        return self._to_map(plain), self._to_map(learned)
 
     def _state(self) -> dict[str, Any]:
         progress = [model.progress() for model in self.models.levels]
@@ -171,11 +185,12 @@ def _quota(step: int, steps: int) -> int:
     return step * SELECTIONS // steps
 
 
-def _merit(one: LabelledResiduals, levels: list[Tensor]) -> float:
+def _merit(one: LabelledResiduals, anomaly_map: Tensor) -> float:
     """Mean of image and position AUROC; a class that cannot tell counts one half."""
-    joint = fuse(levels, (levels[0].shape[-2], levels[0].shape[-1]))
-    image = _auroc(one.is_anomalous, joint.flatten(1).amax(dim=1))
-    return (image + _auroc(one.cells[0].flatten(), joint.flatten())) / 2
+    cells = one.cells[0]
+    image = _auroc(one.is_anomalous, image_score(anomaly_map))
+    on_grid = map_to_grid(anomaly_map, (cells.shape[-2], cells.shape[-1]))
+    return (image + _auroc(cells.flatten(), on_grid.flatten())) / 2
 
 
 def _auroc(labels: Tensor, values: Tensor) -> float:

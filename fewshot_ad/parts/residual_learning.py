@@ -9,6 +9,7 @@ before ``fit``, or at another query image in ``predict``.
 import json
 from abc import abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ class ResidualLearner(MetaTrained):
     unit_length: bool = True
     known_shots: int = 4
     known_supports: int = 1
-    steps: int = 200
+    steps: int = 100
     batch_size: int = 8
     held_out: float = 0.2
     learned_share: float | None = None
@@ -129,6 +130,7 @@ class ResidualLearner(MetaTrained):
         course = Course(
             models=self._build(),
             residuals=residuals,
+            to_map=partial(self._map, size=(self.preprocess.size, self.preprocess.size)),
             held_out=self.held_out,
             learned_share=self.learned_share,
             steps=self.steps,
@@ -157,8 +159,9 @@ class ResidualLearner(MetaTrained):
             raise NotFittedError(
                 f"{type(self).__name__} has no support yet: call fit(support) first"
             )
-        maps = [self._score(self.models_, image[None], self.support_) for image in images]
-        anomaly_map = gaussian_blur(torch.cat(maps), self.blur).cpu()
+        size = images.shape[-2], images.shape[-1]
+        scores = (self._score(self.models_, image[None], self.support_) for image in images)
+        anomaly_map = torch.cat([self._map(levels, size) for levels in scores]).cpu()
         return Prediction(image_score(anomaly_map), anomaly_map)
 
     def save(self, path: Path) -> None:
@@ -203,9 +206,11 @@ class ResidualLearner(MetaTrained):
 
     def _score(
         self, models: LevelModels, image: Float[Tensor, "1 3 h w"], support: list[Tensor]
-    ) -> Float[Tensor, "1 h w"]:
-        scores = models.scores(self._stage.subtract(self._stage.embed(image), support))
-        return fuse(scores, (image.shape[-2], image.shape[-1]))
+    ) -> list[Tensor]:
+        return models.scores(self._stage.subtract(self._stage.embed(image), support))
+
+    def _map(self, levels: list[Tensor], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
+        return gaussian_blur(fuse(levels, size), self.blur)
 
     def _build(self) -> LevelModels:
         stage = self._stage

@@ -76,8 +76,10 @@ def test_a_batch_of_one_kind_leaves_everything_finite(kind: bool) -> None:
         level.learn(residuals, cells, step, step_generator(0, step))
     assert all(value.isfinite().all() for value in level.parameters())
     assert level.eval().score(residuals).isfinite().all()
-    level.learn(residuals, torch.zeros_like(cells), 3, step_generator(0, 3))
+    level.prepare([residuals], [(residuals, cells)])
+    level.calibrate([residuals])
     assert level.peak.value.isfinite()
+    assert level.score(residuals).isfinite().all()
 
 
 def test_anomalies_are_no_part_of_the_warm_up() -> None:

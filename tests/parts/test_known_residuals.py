@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -6,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError, LabelledBatch, Preprocess
+from fewshot_ad.parts import known_residuals as known_residuals_module
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import POOL, LabelledResiduals, known_residuals
 from fewshot_ad.parts.residual_stage import ResidualStage, load_stage
@@ -22,6 +24,9 @@ class Noise:
     n_labelled: int = 7
     digests: frozenset[str] = frozenset()
     batches_read: list[str] = field(default_factory=list)
+
+    def digest_of(self, name: str) -> str:
+        return f"{name} {self.n_normals} {self.n_labelled}"
 
     def images(self, name: str, split: str, count: int) -> Tensor:
         seed = 100 * self.names.index(name) + 10 * (split == "test")
@@ -42,6 +47,11 @@ class Noise:
         for start in range(0, self.n_labelled, 3):
             rows = slice(start, start + 3)
             yield LabelledBatch(images[rows], masks[rows], labels[rows])
+
+
+@pytest.fixture(autouse=True)
+def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(known_residuals_module, "_remembered", OrderedDict())
 
 
 @pytest.fixture
@@ -106,6 +116,38 @@ def test_all_normals_are_the_support_where_there_are_too_few(stage: ResidualStag
     support = stage.embed(known.images("a/one", "train", 2))
     for maps, expected in zip(one.maps, stage.subtract(queries, support), strict=True):
         assert torch.equal(maps, expected)
+
+
+def test_a_class_is_the_same_among_others_and_read_once(stage: ResidualStage) -> None:
+    both, alone = Noise(), Noise(names=("a/one",))
+    (among,) = residuals_of(both, stage)["a/one"]
+    (remembered,) = residuals_of(alone, stage)["a/one"]
+    assert "a/one" in both.batches_read
+    assert alone.batches_read == []
+    known_residuals_module._remembered.clear()
+    (afresh,) = residuals_of(alone, stage)["a/one"]
+    for maps, again, anew in zip(among.maps, remembered.maps, afresh.maps, strict=True):
+        assert torch.equal(maps, again)
+        assert torch.equal(maps, anew)
+
+
+@pytest.mark.parametrize("change", [{"shots": 3}, {"supports": 2}, {"seed": 1}])
+def test_what_was_remembered_for_other_settings_is_not_taken(
+    stage: ResidualStage, change: dict[str, int]
+) -> None:
+    residuals_of(Noise(names=("a/one",)), stage)
+    again = Noise(names=("a/one",))
+    residuals_of(again, stage, **change)
+    assert again.batches_read
+
+
+def test_the_oldest_class_is_forgotten_beyond_the_limit(
+    stage: ResidualStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(known_residuals_module, "REMEMBERED_BYTES", 1)
+    found = residuals_of(Noise(), stage)
+    assert set(found) == {"a/one", "a/two"}
+    assert [key[0].split()[0] for key in known_residuals_module._remembered] == ["a/two"]
 
 
 def test_rows_of_a_batch_belong_together(stage: ResidualStage) -> None:

@@ -93,12 +93,11 @@ def test_scaled_residuals_of_known_normals_measure_one() -> None:
     assert scale(torch.zeros(1, 1, 2, 2)).isfinite().all()
 
 
-def test_peak_is_the_greatest_of_the_normals_ever_seen() -> None:
+def test_peak_is_the_greatest_of_the_normals_last_measured() -> None:
     peak, values = LikelihoodPeak(), torch.tensor([3.0, 9.0, -1.0])
-    peak.update(values, torch.tensor([True, True, True]))
     assert torch.equal(peak.lacking(values), torch.zeros(3))
-    peak.update(values, torch.tensor([False, True, False]))
-    peak.update(values - 5, torch.tensor([False, False, False]))
+    peak.measure([torch.tensor([20.0])])
+    peak.measure([torch.tensor([[3.0, 2.0]]), torch.tensor([[4.0]])])
     assert torch.equal(peak.lacking(values), torch.tensor([1.0, -5.0, 5.0]))
 
 

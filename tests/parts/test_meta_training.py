@@ -53,7 +53,7 @@ def labelled(number: int, anomalous: list[bool]) -> LabelledResiduals:
 def course(model: Scripted, *, anomalous: list[bool] | None = None, **changes) -> Course:
     kinds = [False, True, False, True] if anomalous is None else anomalous
     settings = {"held_out": 0.25, "learned_share": 1.0, "steps": len(model.merits), "seed": 0}
-    settings |= {"batch_size": 4, **changes}
+    settings |= {"batch_size": 4, "to_map": lambda levels: levels[0], **changes}
     names = settings.pop("names", NAMES)
     residuals = {name: [labelled(n, kinds)] for n, name in enumerate(names)}
     return Course(models=LevelModels([model], "signed"), residuals=residuals, **settings)
@@ -114,16 +114,37 @@ def test_without_judges_the_last_step_and_the_middle_share_stay() -> None:
 
 
 def test_judges_choose_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = SHARES[2]
+    def maps(self: Course, one: LabelledResiduals) -> tuple[Tensor, Tensor]:
+        """Defects at 0.8; one normal falls from 2 to 0 with the share, another climbs to 1."""
+        plain, learned = torch.zeros(4, 2, 4), torch.zeros(4, 2, 4)
+        plain[one.cells[0]] = learned[one.cells[0]] = 0.8
+        plain[0, 1, 0], learned[0, 1, 1] = 2.0, 1.0
+        return plain, learned
 
-    def mixed(self: LevelModels, learned: list[Tensor], plain: list[Tensor]) -> list[Tensor]:
-        sign = 1 if float(self.share) == pytest.approx(chosen) else -1
-        return [sign * one for one in learned]
-
-    monkeypatch.setattr(LevelModels, "mixed", mixed)
+    monkeypatch.setattr(Course, "_maps", maps)
     run = course(Scripted([1.0] * 5), learned_share=None)
     run.run()
-    assert float(run.models.share) == pytest.approx(chosen)
+    assert {0.5, 0.75, 1.0} < {*SHARES}
+    assert float(run.models.share) == pytest.approx(0.75)
+
+
+def test_judges_see_the_map_that_users_see() -> None:
+    merits = [1.0, -1.0, 1.0, 1.0, 1.0]
+    turned = course(Scripted(merits), to_map=lambda levels: -levels[0])
+    turned.run()
+    assert turned.selected_step == 2
+
+
+def test_levels_are_prepared_with_all_that_teaches_and_nothing_else() -> None:
+    model, seen = Scripted([1.0] * 5), []
+    model.prepare = lambda normals, known: seen.append((normals, known))  # type: ignore[method-assign]
+    run = course(model)
+    run.run()
+    ((normals, known),) = seen
+    numbers = {float(n) for n, name in enumerate(NAMES) if name not in run.judges}
+    assert {float(maps[0, 1, 0, 0]) for maps in normals} == numbers
+    assert {float(maps[0, 1, 0, 0]) for maps, _ in known} == numbers
+    assert all(len(maps) == len(cells) == 4 for maps, cells in known)
 
 
 def test_scales_come_from_normals_of_teaching_classes_alone() -> None:
