@@ -21,7 +21,7 @@ from fewshot_ad.evaluation.evaluator import evaluate
 from fewshot_ad.evaluation.known import known_images, parse_known
 from fewshot_ad.methods import load_method
 from fewshot_ad.parts import residual_learning
-from fewshot_ad.parts.meta_training import SHARES, Course, LevelModels
+from fewshot_ad.parts.meta_training import Course, LevelModels
 
 METRICS = ("i_auroc", "p_auroc")
 
@@ -62,13 +62,14 @@ def compare(arguments, target_class):
         honest = scored(method.meta_train(known), dataset, trials, known)
     rows = [honest]
     for models in tried:
-        method.models_ = models
+        models.share.copy_(method.models_.share)  # one choice at a time
+        method.models_ = models.eval()
         rows.append(scored(method, dataset, trials, known))
     return honest, {metric: max(row[metric] for row in rows) for metric in METRICS}
 
 
 class WatchedCourse(Course):
-    """Keeps a copy of the models at every selection, with each share of the learned score."""
+    """Keeps a copy of the models at every selection."""
 
     tried: ClassVar[list[LevelModels]] = []
 
@@ -85,10 +86,7 @@ class WatchedCourse(Course):
 
     def _judge(self, step):
         super()._judge(step)
-        for share in SHARES:
-            models = deepcopy(self.models)
-            models.share.fill_(share)
-            self.tried.append(models)
+        self.tried.append(deepcopy(self.models))
 
 
 def scored(method, dataset, trials, known):

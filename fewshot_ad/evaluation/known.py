@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+
 from fewshot_ad.api import Dataset, FewShotError, LabelledBatch, Preprocess, Sample
 from fewshot_ad.assets import unknown_name
 from fewshot_ad.data import load_dataset
@@ -62,16 +64,16 @@ class KnownImages:
     def digests(self) -> frozenset[str]:
         """The content of every image in use."""
         return frozenset(
-            digest for of_class in self._content for listed in of_class[1:] for digest in listed
+            digest for of_class in self._content for listed in of_class[1:3] for digest in listed
         )
 
     @cached_property
     def digest(self) -> str:
-        """Short digest of names and contents, in order: what a checkpoint is found by."""
+        """Short digest of names, images and masks, in order: what a checkpoint is found by."""
         return hashlib.sha256(json.dumps(self._content).encode()).hexdigest()[:16]
 
     def digest_of(self, name: str) -> str:
-        """Short digest of the images of one class, in order."""
+        """Short digest of the images and masks of one class, in order."""
         content = dict(zip(self.names, self._content, strict=True))[name]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
@@ -102,13 +104,14 @@ class KnownImages:
         return KnownImages(train), KnownImages(held_out)
 
     @cached_property
-    def _content(self) -> list[tuple[str, list[str], list[str]]]:
-        """Name, train normals and labelled images of every class."""
+    def _content(self) -> list[tuple[str, list[str], list[str], list[str]]]:
+        """Name, train normals, labelled images and their masks, of every class."""
         return [
             (
                 name,
                 [*image_digests(known.dataset, known.normals).values()],
                 [*image_digests(known.dataset, known.labelled).values()],
+                [_mask_digest(known.dataset, sample) for sample in known.labelled],
             )
             for name, known in self._classes.items()
         ]
@@ -214,6 +217,12 @@ def _known_class(dataset: Dataset, class_name: str, limit: int, seed: int) -> Kn
         normals=_drawn(dataset.train(class_name), limit, *key, "train"),
         labelled=tuple(sample for sample in test if sample in drawn),
     )
+
+
+def _mask_digest(dataset: Dataset, sample: Sample) -> str:
+    """Of the mask's pixels where it is stored; a drawn mask is told by the digest of its image."""
+    mask = None if sample.mask_path is None else dataset.read_mask(sample)
+    return "" if mask is None else hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()[:16]
 
 
 def _has_mask(dataset: Dataset, sample: Sample) -> bool:

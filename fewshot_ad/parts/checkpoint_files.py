@@ -106,6 +106,11 @@ def _check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
             f"{path} is a checkpoint of {found['method']}, not of {wanted['method']}; choose that "
             "method, or train this one"
         )
+    if found.get("recipe", 1) != wanted.get("recipe", 1):
+        raise FewShotError(
+            f"{path} was trained by recipe {found.get('recipe', 1)} of {found['method']}, this "
+            f"version of fewshot-ad has recipe {wanted.get('recipe', 1)}; train again"
+        )
     params, asked = found["params"], wanted["params"]
     differing = [name for name in {**params, **asked} if params.get(name) != asked.get(name)]
     if differing:

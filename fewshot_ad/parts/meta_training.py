@@ -106,17 +106,17 @@ class Course:
 
     def _advance(self, step: int) -> None:
         generator = step_generator(self.seed, step)
-        maps, cells = self._draw(generator)
+        maps, cells = self._draw(step, generator)
         for level, model in enumerate(self.models.levels):
             model.train()
             model.learn(maps[level], cells[level], step, generator)
         if self._judging and _quota(step + 1, self.steps) > _quota(step, self.steps):
             self._judge(step + 1)
 
-    def _draw(self, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
+    def _draw(self, step: int, generator: torch.Generator) -> tuple[list[Tensor], list[Tensor]]:
         """A batch whose images come from random classes, normal and anomalous in turn."""
         drawn = []
-        for place in range(self.batch_size):
+        for place in range(step * self.batch_size, (step + 1) * self.batch_size):
             of_class = self._teaching[_below(len(self._teaching), generator)]
             one = of_class[_below(len(of_class), generator)]
             rows = (one.is_anomalous == (place % 2 == 0)).nonzero()[:, 0]

@@ -71,6 +71,7 @@ class ResidualLearner(MetaTrained):
     """
 
     track: ClassVar[Track] = "meta_trained"
+    recipe: ClassVar[int] = 1
     backbone: str = "tiny"
     weights_dir: str | None = None
     levels: tuple[int, ...] = (1, 2, 3)
@@ -222,6 +223,7 @@ class ResidualLearner(MetaTrained):
         params = {name: value for name, value in self.params().items() if name not in PLACE}
         return {
             "method": type(self).__name__,
+            "recipe": self.recipe,
             "weights_digest": self.weights_digest,
             "params": params,
         }

@@ -73,6 +73,21 @@ def test_the_draw_does_not_depend_on_other_classes():
     assert alone.digests < among.digests
 
 
+def test_a_corrected_mask_makes_other_known_classes_of_the_same_images():
+    class Corrected(Painted):
+        def read_mask(self, sample):
+            mask = super().read_mask(sample)
+            if sample.path == "disc/bad/1":
+                mask[0, 0] = not mask[0, 0]
+            return mask
+
+    found = [known_images([(cls(), ("disc", "rod"))]) for cls in (Painted, Corrected)]
+    assert found[0].digests == found[1].digests
+    assert found[0].digest != found[1].digest
+    assert found[0].digest_of("painted/disc") != found[1].digest_of("painted/disc")
+    assert found[0].digest_of("painted/rod") == found[1].digest_of("painted/rod")
+
+
 def test_digests_name_every_image_that_can_be_read():
     dataset = Painted()
     known = known_images([(dataset, ("disc", "rod"))])

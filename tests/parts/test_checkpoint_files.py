@@ -129,3 +129,8 @@ def test_other_backbone_weights_are_told(path: Path) -> None:
 def test_another_format_is_told(path: Path) -> None:
     save_file(STATE, path, {HEADER: json.dumps({"format": 2})})
     assert "has checkpoint format 2, this version of fewshot-ad reads 1" in refusal(path)
+
+
+def test_an_older_recipe_is_told(path: Path) -> None:
+    line = refusal(path, identity(recipe=2))
+    assert "was trained by recipe 1 of ResAD, this version of fewshot-ad has recipe 2" in line

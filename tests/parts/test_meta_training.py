@@ -97,6 +97,12 @@ def test_half_of_a_batch_is_anomalous() -> None:
     assert model.labels == [[True, False, True, False]] * 3
 
 
+def test_batches_of_one_show_both_kinds_in_turn() -> None:
+    model = Scripted([1.0] * 4)
+    course(model, batch_size=1).run()
+    assert model.labels == [[True], [False], [True], [False]]
+
+
 @pytest.mark.parametrize("anomalous", [[True, True, False], [False, False]])
 def test_one_kind_stands_in_for_the_other_where_it_lacks(anomalous: list[bool]) -> None:
     model = Scripted([1.0] * 3)
