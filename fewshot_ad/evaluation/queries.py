@@ -12,7 +12,7 @@ from fewshot_ad.episodes import digest_samples
 from fewshot_ad.evaluation.aupro import PreparedTruth, prepare_truth
 from fewshot_ad.evaluation.leaks import image_digests
 from fewshot_ad.evaluation.reading import batched, read_ahead, read_prepared
-from fewshot_ad.images import EvalSize, align
+from fewshot_ad.images import EvalSize, align_map, align_mask
 
 KEPT_BYTES = 512 * 2**20
 
@@ -66,7 +66,7 @@ class Query:
     def align(self, maps: Float[Tensor, "n h w"]) -> list[Float[np.ndarray, "_ _"]]:
         """Anomaly maps in the frame of the truth; one without truth stays as it is."""
         return [
-            one if size is None else align(one, _blank(size), self._preprocess, self._eval_size)[0]
+            one if size is None else align_map(one, self._preprocess, size, self._eval_size)
             for one, size in zip(maps.numpy(), self._truth_and_sizes[1], strict=True)
         ]
 
@@ -96,11 +96,5 @@ class Query:
         mask = self._dataset.read_mask(sample)
         if mask is None:
             return None, None
-        side = self._preprocess.size
-        no_map = np.zeros((side, side), np.float32)  # only where the mask ends up matters here
         height, width = mask.shape
-        return align(no_map, mask, self._preprocess, self._eval_size)[1], (height, width)
-
-
-def _blank(size_hw: tuple[int, int]) -> Bool[np.ndarray, "height width"]:
-    return np.zeros(size_hw, dtype=bool)
+        return align_mask(mask, self._eval_size), (height, width)
