@@ -92,6 +92,11 @@ class Preprocess:
     ``squash`` resizes to a square and loses nothing; ``pad`` keeps the aspect and pads with the
     border of the image; ``crop`` resizes the short side and keeps the centre, which is the habit
     of many papers and can cut defects away.
+
+    Attributes:
+        size: side of the square, in pixels.
+        geometry: ``squash``, ``pad`` or ``crop``.
+        mean, std: of the channels, which are in [0, 1] before.
     """
 
     size: int = 224
@@ -148,7 +153,13 @@ class KnownClasses(Protocol):
 
 @dataclass(kw_only=True, eq=False)
 class Method(ABC):
-    """Base of every method. The dataclass fields *are* the hyper-parameters."""
+    """Base of every method. The dataclass fields *are* the hyper-parameters.
+
+    Attributes:
+        seed: of every random choice.
+        device: where it runs; ``auto`` takes an accelerator if there is one.
+        preprocess: how images become tensors.
+    """
 
     track: ClassVar[Track]
     min_shots: ClassVar[int] = 1

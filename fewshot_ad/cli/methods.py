@@ -1,5 +1,6 @@
 """``fewshot-ad methods``: what can be run, from which paper, with which parameters."""
 
+import inspect
 import json
 import re
 import sys
@@ -64,13 +65,20 @@ def show_command(
     card = describe(name, method)
     rows = list(parameters(method))
     if as_json:
-        listed = [dict(zip(("name", "type", "default"), row, strict=True)) for row in rows]
+        said = meanings(method)
+        listed = [
+            {"name": each, "type": kind, "default": default, "meaning": said.get(each, "")}
+            for each, kind, default in rows
+        ]
         typer.echo(json.dumps({**vars(card), "parameters": listed}, indent=2))
         return
     typer.echo(documentation(method))
-    table = Table("parameter", "type", "default")
-    for row in rows:
-        table.add_row(*map(Text, row))
+    table = Table("parameter", "default", "what it is")
+    said = meanings(method)
+    for parameter, kind, default in rows:
+        table.add_row(
+            Text.assemble(parameter, "\n  ", (kind, "dim")), Text(default), said.get(parameter, "")
+        )
     Console().print(table)
 
 
@@ -90,10 +98,25 @@ def describe(name: str, method: Method) -> Card:
 
 
 def documentation(method: Method) -> str:
-    """The docstrings of the method's module and class, in this order."""
+    """The docstrings of the method's module and class, less what ``meanings`` says."""
     module = sys.modules[type(method).__module__].__doc__ or ""
-    own = type(method).__doc__ or ""
+    own, _, _ = (type(method).__doc__ or "").partition("Attributes")
     return "\n\n".join(text.strip() for text in (module, own) if text.strip())
+
+
+def meanings(settings: Any, prefix: str = "") -> dict[str, str]:
+    """What the docstrings of a class and its bases say of the fields, by their dotted names."""
+    found: dict[str, str] = {}
+    for base in reversed(type(settings).__mro__):
+        _, _, listed = inspect.cleandoc(base.__doc__ or "").partition("\nAttributes")
+        for names, text in re.findall(r"^    ([\w, ]+): (.+(?:\n {8}.+)*)", listed, re.MULTILINE):
+            meaning = " ".join(text.split()).replace("``", "")
+            found.update((prefix + name, meaning) for name in names.split(", "))
+    for entry in (each for each in fields(settings) if each.init):
+        value = getattr(settings, entry.name)
+        if is_dataclass(value):
+            found |= meanings(value, f"{prefix}{entry.name}.")
+    return found
 
 
 def parameters(settings: Any, prefix: str = "") -> list[tuple[str, str, str]]:

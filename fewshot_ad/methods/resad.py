@@ -20,7 +20,7 @@ grid by maximum, so that no small defect is lost. No image is matched with itsel
 the paper's settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,29 +28,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewshot_ad.parts.boundary import RunningBoundary, boundary_hinge, quantile_boundary
-from fewshot_ad.parts.constraintors import ConstraintorKind, build_constraintor
-from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood
-from fewshot_ad.parts.least_squares import LeastSquaresConstraintor
-from fewshot_ad.parts.level_models import (
-    LevelModel,
-    LikelihoodPeak,
-    ResidualScale,
-    flow_inputs,
-)
+from fewshot_ad.parts.boundary import boundary_hinge
+from fewshot_ad.parts.constraintors import ConstraintorKind
+from fewshot_ad.parts.flow_levels import FlowLevel
+from fewshot_ad.parts.flows import log_likelihood
+from fewshot_ad.parts.level_models import LevelModel
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.one_class import abnormal_invariant_loss
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    SHARE,
-    Between,
-    MultipleOf,
-    check_parameters,
-)
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.residual_stage import ResidualForm
-from fewshot_ad.parts.training import Adam
 from fewshot_ad.parts.violations import masked_mean
 
 __all__ = ["ResAD"]
@@ -58,38 +44,12 @@ __all__ = ["ResAD"]
 
 @dataclass(kw_only=True, eq=False)
 class ResAD(ResidualLearner):
-    """Feature constraintor and boundary-guided flow on residuals; see the module for the paper.
-
-    Attributes (besides those of ``ResidualLearner``):
-        constraintor: ``conv`` is the paper's; ``least_squares`` is a convolution at the minimum of
-            the paper's loss with squared norms, which takes no training; ``identity`` trains from
-            one that changes nothing; ``none``.
-        noise: added to what the flow learns from, in units of known normals; 0 as in the paper.
-        flow_blocks: coupling blocks of the flow; 0 scores by the length of constrained residuals.
-        position_dims: width of the position code that conditions the flow, 0 for none.
-        boundary_weight: weight of the boundary-guided loss (lambda in eq. 6).
-        boundary_quantile: share of normals that lie below the boundary (beta of BGAD).
-        margin: distance between the boundaries of normals and anomalies (tau).
-        warm_up: share of the steps before the boundary-guided loss sets in.
-        vectors_per_step: positions of each level that the flow sees in a step.
-        learning_rate, weight_decay: of Adam.
-    """
+    """Feature constraintor and boundary-guided flow on residuals; see the module for the paper."""
 
     recipe: ClassVar[int] = 2
     form: ResidualForm = "signed"
-    levels: tuple[int, ...] = (2, 3)
-    channels: int | None = 256
     constraintor: ConstraintorKind = "least_squares"
     noise: float = 2.0
-    flow_blocks: int = 8
-    position_dims: int = 0
-    boundary_weight: float = 1.0
-    boundary_quantile: float = 0.05
-    margin: float = 0.1
-    warm_up: float = 0.1
-    vectors_per_step: int = 2048
-    learning_rate: float = 3e-4
-    weight_decay: float = 0.0
 
     PAPER: ClassVar[Mapping[str, Any]] = {
         "levels": (1, 2, 3),
@@ -106,45 +66,13 @@ class ResAD(ResidualLearner):
         "weight_decay": 5e-4,
     }
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_parameters(
-            self,
-            noise=NOT_NEGATIVE,
-            flow_blocks=NOT_NEGATIVE,
-            position_dims=MultipleOf(4),
-            boundary_quantile=Between(0, 0.99),
-            warm_up=SHARE,
-            vectors_per_step=COUNT,
-        )
-
     def build_level(self, level: int, channels: int) -> LevelModel:
         """Constraintor and flow of one level."""
         return ResADLevel(self, level, channels)
 
 
-class ResADLevel(LevelModel):
-    """One level: residual -> constraintor -> flow -> likelihood (section 3)."""
-
-    def __init__(self, method: ResAD, level: int, channels: int) -> None:
-        super().__init__()
-        seed = method.seed * 16 + level
-        self.method = method
-        self.scale = ResidualScale()
-        self.constraintor = build_constraintor(method.constraintor, channels, seed)
-        blocks, dims = method.flow_blocks, method.position_dims
-        self.flow = ConditionalFlow(channels, blocks, dims, seed=seed) if blocks else None
-        self.boundary = RunningBoundary()
-        self.peak = LikelihoodPeak()
-        rate, decay = method.learning_rate, method.weight_decay
-        self.constraintor_adam = Adam(self.constraintor, rate, decay)
-        self.flow_adam = Adam(self.flow, rate, decay)
-
-    def prepare(self, normals: Sequence[Tensor], known: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Measure the scale and, where the constraintor has a closed form, solve for it."""
-        super().prepare(normals, known)
-        if isinstance(self.constraintor, LeastSquaresConstraintor):
-            self.constraintor.solve(known, self.method.seed)
+class ResADLevel(FlowLevel):
+    """Losses and score of one level (section 3)."""
 
     def learn(
         self,
@@ -160,43 +88,23 @@ class ResADLevel(LevelModel):
         self.constraintor_adam.step(
             lambda: abnormal_invariant_loss(vectors, to_vectors(residuals), is_anomalous)  # eq. 2
         )
-        if self.flow is None:
-            return
-        rows = torch.randperm(len(vectors), generator=generator)[: self.method.vectors_per_step]
-        seen, places = flow_inputs(constrained.detach(), self.method.position_dims, rows)
-        noise = torch.randn(seen.shape, generator=generator).to(seen.device)
-        likelihood = log_likelihood(*self.flow(seen + self.method.noise * noise, places))  # eq. 3
+        rows = self.draw_rows(len(vectors), generator)
+        likelihood = log_likelihood(*self.noisy_latents(constrained, rows, generator))  # eq. 3
         self.flow_adam.step(lambda: self._flow_loss(likelihood, is_anomalous[rows], step))
-
-    def calibrate(self, normals: Sequence[Tensor]) -> None:
-        """Take the greatest likelihood of known normals, free of noise, as wholly normal."""
-        if self.flow is not None:
-            self.peak.measure([self._likelihood(self.flow, maps) for maps in normals])
 
     def score(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b h w"]:
         """How far every position is from the likeliest normal residual."""
-        if self.flow is None:
-            return torch.linalg.vector_norm(self.constraintor(self.scale(residuals)), dim=1)
-        lacking = self.peak.lacking(self._likelihood(self.flow, residuals))
-        return (2 * lacking.clamp(min=0)).sqrt()
-
-    def _likelihood(
-        self, flow: ConditionalFlow, residuals: Float[Tensor, "b c h w"]
-    ) -> Float[Tensor, "b h w"]:
-        """Log-likelihood per channel of every position (eq. 3)."""
-        constrained = self.constraintor(self.scale(residuals))
-        likelihood = log_likelihood(*flow(*flow_inputs(constrained, self.method.position_dims)))
-        return likelihood.view(len(residuals), *residuals.shape[-2:])
+        lacking = self.peak.lacking(log_likelihood(*self.latents(residuals)))
+        distance = (2 * lacking.clamp(min=0)).sqrt()
+        return distance.view(len(residuals), *residuals.shape[-2:])
 
     def _flow_loss(
         self, likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"], step: int
     ) -> Float[Tensor, ""]:
         """Maximum likelihood of the normals and, after the warm-up, the boundary (eq. 4 to 6)."""
-        method = self.method
         loss = masked_mean(-likelihood, ~is_anomalous)
-        found = quantile_boundary(likelihood, is_anomalous, method.boundary_quantile)
-        boundary = self.boundary.update(found)
-        if step < method.warm_up * method.steps:
+        boundary = self.follow_boundary(likelihood, is_anomalous)
+        if self.is_warming_up(step):
             return loss
-        hinge = boundary_hinge(likelihood, is_anomalous, boundary, method.margin)
-        return loss + method.boundary_weight * hinge
+        hinge = boundary_hinge(likelihood, is_anomalous, boundary, self.method.margin)
+        return loss + self.method.boundary_weight * hinge

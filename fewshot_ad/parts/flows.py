@@ -23,7 +23,7 @@ class ConditionalFlow(nn.Module):
 
     Args:
         channels: width of the vectors.
-        blocks: coupling blocks (8 in the paper, 10 in the released code).
+        blocks: coupling blocks (8 in the paper, 10 in the released code), 0 for the identity.
         condition_dims: width of the condition that every block sees, 0 for none.
         clamping: greatest log-scale of a coupling.
         seed: draws weights and rotations; the global generators are left as they were.
@@ -57,8 +57,9 @@ class ConditionalFlow(nn.Module):
     def forward(
         self, vectors: Float[Tensor, "n c"], condition: Float[Tensor, "n d"] | None = None
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
-        """Latent vectors and the log-determinant of the Jacobian."""
-        return self.inn(vectors, c=_as_list(condition))
+        """Latent vectors and the log-determinant of the Jacobian; no blocks change nothing."""
+        latents, logdet = self.inn(vectors, c=_as_list(condition))
+        return latents, vectors.new_zeros(len(vectors)) + logdet
 
     def inverse(
         self, latents: Float[Tensor, "n c"], condition: Float[Tensor, "n d"] | None = None

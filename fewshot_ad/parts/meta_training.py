@@ -18,7 +18,8 @@ from fewshot_ad.parts.training import progress_bar, run_steps, step_generator
 
 SELECTIONS = 5
 SHARES = (0.1, 0.25, 0.5, 0.75, 1.0)
-UNJUDGED_SHARE = 0.5
+UNJUDGED_SHARE = 0.25
+JUDGES_OF_SHARE = 3  # one or two classes, easy ones perhaps, say too little of how far to go
 SCALING_IMAGES = 8
 JUDGED_IMAGES = 16
 
@@ -34,7 +35,7 @@ class Course:
         held_out: share of the classes that judges instead of teaching; at least one class if the
             share is not 0 and three classes are known.
         learned_share: of the learned score in the mix; None lets the judges choose from ``SHARES``,
-            and stands for ``UNJUDGED_SHARE`` where there are none.
+            and stands for ``UNJUDGED_SHARE`` where they are fewer than ``JUDGES_OF_SHARE``.
         steps: budget.
         batch_size: images per step, half of them anomalous where there are any.
         seed: of the choice of held-out classes and of the batches.
@@ -61,7 +62,7 @@ class Course:
         self.selected_step = 0
         self._teaching = [residuals[name] for name in residuals if name not in self.judges]
         self._judging = [_fewer(one) for name in self.judges for one in residuals[name][:1]]
-        free = SHARES if self._judging else (UNJUDGED_SHARE,)
+        free = SHARES if len(self._judging) >= JUDGES_OF_SHARE else (UNJUDGED_SHARE,)
         self._shares = free if learned_share is None else (learned_share,)
         self._normals = [maps for one in self._teaching if (maps := _normal_maps(one[0]))]
         self._best: tuple[float, int, dict[str, Tensor]] | None = None

@@ -27,6 +27,7 @@ from fewshot_ad.api import (
     Track,
 )
 from fewshot_ad.parts.checkpoint_files import KnownRecord, read_checkpoint, write_checkpoint
+from fewshot_ad.parts.constraintors import ConstraintorKind
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
 from fewshot_ad.parts.level_models import LevelModel, LevelModels
@@ -38,6 +39,7 @@ from fewshot_ad.parts.parameters import (
     NOT_NEGATIVE,
     SHARE,
     Between,
+    MultipleOf,
     Odd,
     check_parameters,
 )
@@ -66,7 +68,20 @@ class ResidualLearner(MetaTrained):
         batch_size: images per step, half of them anomalous.
         held_out: share of the known classes that selects among the steps; 0 keeps the last step.
         learned_share: share of the learned score in the sum with the plain residual distance, a
-            prior that no training takes away; None lets the held-out known classes choose.
+            prior that no training takes away; None lets the held-out known classes choose, and
+            stands for a quarter where these are fewer than three.
+        constraintor: ``conv`` is the papers'; ``least_squares`` is a convolution at the minimum of
+            ResAD's loss with squared norms, which takes no training; ``identity`` trains from one
+            that changes nothing; ``none``.
+        flow_blocks: coupling blocks of the flow; 0 scores by the length of constrained residuals.
+        position_dims: width of the position code that conditions the flow, 0 for none.
+        noise: added to what the flow learns from, in units of known normals; 0 as in the papers.
+        boundary_weight: weight of the boundary loss (lambda in ResAD's eq. 6).
+        boundary_quantile: share of normals that lie below the boundary (beta of BGAD).
+        margin: distance between the boundaries of normals and anomalies (tau).
+        warm_up: share of the steps before the boundary loss sets in.
+        vectors_per_step: positions of each level that the flow sees in a step.
+        learning_rate, weight_decay: of Adam.
         blur: sigma of the Gaussian over the map, in pixels.
     """
 
@@ -74,11 +89,11 @@ class ResidualLearner(MetaTrained):
     recipe: ClassVar[int] = 1
     backbone: str = "tiny"
     weights_dir: str | None = None
-    levels: tuple[int, ...] = (1, 2, 3)
+    levels: tuple[int, ...] = (2, 3)
     metric: Metric = "euclidean"
     form: ResidualForm = "signed"
     neighbourhood: int = 1
-    channels: int | None = 64
+    channels: int | None = 256
     unit_length: bool = True
     known_shots: int = 4
     known_supports: int = 1
@@ -86,6 +101,17 @@ class ResidualLearner(MetaTrained):
     batch_size: int = 8
     held_out: float = 0.2
     learned_share: float | None = None
+    constraintor: ConstraintorKind = "identity"
+    flow_blocks: int = 8
+    position_dims: int = 0
+    noise: float = 1.0
+    boundary_weight: float = 1.0
+    boundary_quantile: float = 0.05
+    margin: float = 0.1
+    warm_up: float = 0.1
+    vectors_per_step: int = 2048
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.0
     blur: float = 4.0
     models_: LevelModels | None = field(default=None, init=False, repr=False)
     known_: KnownRecord | None = field(default=None, init=False, repr=False)
@@ -102,6 +128,12 @@ class ResidualLearner(MetaTrained):
             batch_size=COUNT,
             held_out=SHARE,
             learned_share=SHARE,
+            flow_blocks=NOT_NEGATIVE,
+            position_dims=MultipleOf(4),
+            noise=NOT_NEGATIVE,
+            boundary_quantile=Between(0, 0.99),
+            warm_up=SHARE,
+            vectors_per_step=COUNT,
             blur=NOT_NEGATIVE,
         )
 

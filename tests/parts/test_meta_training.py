@@ -128,10 +128,18 @@ def test_judges_choose_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain, learned
 
     monkeypatch.setattr(Course, "_maps", maps)
-    run = course(Scripted([1.0] * 5), learned_share=None)
+    run = course(Scripted([1.0] * 5), learned_share=None, held_out=0.75)
     run.run()
+    assert len(run.judges) == 3
     assert {0.5, 0.75, 1.0} < {*SHARES}
     assert float(run.models.share) == pytest.approx(0.75)
+
+
+def test_two_judges_are_too_few_for_the_share() -> None:
+    run = course(Scripted([1.0] * 5), learned_share=None, held_out=0.5)
+    run.run()
+    assert len(run.judges) == 2
+    assert float(run.models.share) == pytest.approx(UNJUDGED_SHARE)
 
 
 def test_judges_see_the_map_that_users_see() -> None:
