@@ -14,7 +14,9 @@ Nothing is ever downloaded here; ``fewshot-ad backbones fetch NAME`` does that.
 
 import hashlib
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from jaxtyping import Float
@@ -22,15 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts.timm_networks import (
-    PINNED,
-    build_network,
-    fill_network,
-    known_architecture,
-    licence,
-    locate_weights,
-    missing_weights,
-)
 from fewshot_ad.parts.tiny import Tiny, load_tiny
 from fewshot_ad.parts.user_networks import load_user_network
 
@@ -159,11 +152,13 @@ def chosen_device(device: str) -> str:
 
 def list_backbones(weights_dir: Path | None = None) -> list[BackboneRow]:
     """The embedded backbone and the pinned ones, with where their weights are on this machine."""
+    timm_networks = _timm_networks()
     rows = [BackboneRow("tiny", "embedded", OWN_LICENCE)]
-    for architecture, tag in PINNED.items():
-        found = locate_weights(architecture, weights_dir)
+    for architecture, tag in timm_networks.PINNED.items():
+        found = timm_networks.locate_weights(architecture, weights_dir)
         name = found.name if found else f"{architecture}.{tag}"
-        rows.append(BackboneRow(name, str(found.path) if found else "not here", licence(name)))
+        licence = timm_networks.licence(name)
+        rows.append(BackboneRow(name, str(found.path) if found else "not here", licence))
     return rows
 
 
@@ -201,14 +196,17 @@ def _load_network(name: str, levels: tuple[int, ...], weights_dir: Path | None) 
 
 
 def _load_timm(name: str, levels: tuple[int, ...], weights_dir: Path | None) -> _Loaded:
-    weights = locate_weights(name, weights_dir)
+    timm_networks = _timm_networks()
+    weights = timm_networks.locate_weights(name, weights_dir)
     if weights is None:
-        raise missing_weights(name)
+        raise timm_networks.missing_weights(name)
+    architecture = timm_networks.known_architecture(name)
     with torch.random.fork_rng(devices=[]):  # building draws weights, though only to be overwritten
-        network = build_network(known_architecture(name), levels)
-    fill_network(network, known_architecture(name), weights.path)
+        network = timm_networks.build_network(architecture, levels)
+    timm_networks.fill_network(network, architecture, weights.path)
     maps = tuple(range(len(levels)))
-    return _Loaded(weights.name, network, str(weights.path), licence(name), maps)
+    licence = timm_networks.licence(name)
+    return _Loaded(weights.name, network, str(weights.path), licence, maps)
 
 
 def _draw_network(name: str, levels: tuple[int, ...]) -> nn.Module:
@@ -216,11 +214,17 @@ def _draw_network(name: str, levels: tuple[int, ...]) -> nn.Module:
         torch.manual_seed(RANDOM_SEED)
         if name == "tiny":
             return Tiny()
-        network = build_network(known_architecture(name), levels)
+        timm_networks = _timm_networks()
+        network = timm_networks.build_network(timm_networks.known_architecture(name), levels)
     for key, value in network.named_parameters():
         if key.endswith("weight") and not value.any():
             nn.init.ones_(value)  # a residual block's last norm starts at zero: only shortcuts
     return network
+
+
+def _timm_networks() -> ModuleType:
+    """Imported when asked for: timm takes seconds, and the embedded network needs none of it."""
+    return import_module("fewshot_ad.parts.timm_networks")
 
 
 @torch.no_grad()
