@@ -69,14 +69,11 @@ class LeastSquaresConstraintor(nn.Module):
                 any anomalous position the constraintor stays the identity.
             seed: of the positions that are looked at, where there are more than ``POSITIONS``.
         """
-        generator = torch.Generator().manual_seed(seed)
-        found = [window_moments(maps, cells, generator) for maps, cells in classes]
-        normal = _mean([moments.normal for moments in found])
-        anomalous = _mean([moments.anomalous for moments in found])
-        if normal is None or anomalous is None:
+        normal, anomalous, defects = _mean_moments(classes, torch.Generator().manual_seed(seed))
+        if not (normal.isfinite().all() and anomalous.isfinite().all()):
             return
         size, middle = len(normal), self._middle()
-        imagined = PRIOR * size / sum(moments.defects for moments in found)
+        imagined = PRIOR * size / defects
         anomalous = anomalous + imagined * anomalous.diagonal().mean() * torch.eye(size).to(normal)
         filters = torch.linalg.solve(anomalous + normal, anomalous[:, middle])
         left = (filters * (normal @ filters)).sum() / len(middle)  # mean square of known normals
@@ -131,7 +128,28 @@ def _some(places: Bool[Tensor, "n h w"], generator: torch.Generator) -> Bool[Ten
     return some.view(places.shape)
 
 
-def _mean(of_classes: Sequence[Tensor]) -> Tensor | None:
-    """Mean over the classes that have what is meant."""
-    finite = [moments for moments in of_classes if moments.isfinite().all()]
-    return torch.stack(finite).mean(dim=0) if finite else None
+def _mean_moments(classes: Sequence[LabelledMaps], generator: torch.Generator) -> Moments:
+    """Means over the classes that have the kind, NaN if none has; only two matrices are held."""
+    normal, anomalous = _Mean(), _Mean()
+    defects = 0
+    for maps, cells in classes:
+        found = window_moments(maps, cells, generator)
+        normal.add(found.normal)
+        anomalous.add(found.anomalous)
+        defects += found.defects
+    return Moments(normal.value, anomalous.value, defects)
+
+
+class _Mean:
+    """Of what is finite among the matrices added one by one."""
+
+    def __init__(self) -> None:
+        self._total, self._count = torch.zeros((), dtype=torch.float64), 0
+
+    def add(self, matrix: Tensor) -> None:
+        if matrix.isfinite().all():
+            self._total, self._count = self._total.to(matrix) + matrix, self._count + 1
+
+    @property
+    def value(self) -> Tensor:
+        return self._total / self._count if self._count else torch.full((1, 1), torch.nan)
