@@ -24,7 +24,10 @@ from fewshot_ad.evaluation.provenance import provenance
 from fewshot_ad.evaluation.queries import Query
 from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.evaluation.results import Cell, ResultRow, row_key
+from fewshot_ad.evaluation.streaming import StreamingPixelMetrics
 from fewshot_ad.images import EvalSize
+
+EXACT_PIXELS = 2**28  # sorting more takes several gigabytes
 
 OnImage = Callable[[Sample, Float[Tensor, ""], Float[Tensor, "h w"]], None]
 
@@ -134,7 +137,7 @@ def _run(
     fit_seconds = _now() - began
     prediction, predict_seconds = _predict(method, query, batch_size, on_image)
     began = _now()
-    metrics = _measure(prediction, query)
+    metrics = _measure(prediction, query, f"{episode.dataset}/{episode.target_class}")
     metric_seconds = _now() - began
     _warn_of_empty(metrics, f"{episode.dataset}/{episode.target_class}")
     n_anomalous = int(query.is_anomalous.sum())
@@ -207,9 +210,21 @@ def _check_finite(method: Method, prediction: Prediction, samples: tuple[Sample,
         )
 
 
-def _measure(prediction: Prediction, query: Query) -> Metrics:
+def _measure(prediction: Prediction, query: Query, target: str) -> Metrics:
     of_images = image_metrics(prediction.image_score.numpy(), query.is_anomalous)
-    return of_images | pixel_metrics(query.align(prediction.anomaly_map), query.truth)
+    aligned = query.align(prediction.anomaly_map)
+    if query.truth.n_pixels <= EXACT_PIXELS:
+        return of_images | pixel_metrics([*aligned], query.truth)
+    streaming = StreamingPixelMetrics()
+    for one, mask in zip(aligned, query.masks(), strict=True):
+        streaming.update([one], [mask])
+    worst = max(streaming.error_bounds().values(), default=0.0)
+    warnings.warn(
+        f"{target}: {query.truth.n_pixels / 1e6:.0f} million pixels are too many to sort; pixel "
+        f"metrics come from a histogram and are off by {worst:.1g} at most.",
+        stacklevel=4,
+    )
+    return of_images | streaming.result()
 
 
 def _warn_of_empty(metrics: Metrics, target: str) -> None:

@@ -63,12 +63,16 @@ class Query:
         """The masks, ready for the metrics."""
         return self._truth_and_sizes[0]
 
-    def align(self, maps: Float[Tensor, "n h w"]) -> list[Float[np.ndarray, "_ _"]]:
+    def align(self, maps: Float[Tensor, "n h w"]) -> Iterator[Float[np.ndarray, "_ _"]]:
         """Anomaly maps in the frame of the truth; one without truth stays as it is."""
-        return [
-            one if size is None else align_map(one, self._preprocess, size, self._eval_size)
-            for one, size in zip(maps.numpy(), self._truth_and_sizes[1], strict=True)
-        ]
+        for one, size in zip(maps.numpy(), self._truth_and_sizes[1], strict=True):
+            is_judged = size is not None
+            yield align_map(one, self._preprocess, size, self._eval_size) if is_judged else one
+
+    def masks(self) -> Iterator[Bool[np.ndarray, "_ _"] | None]:
+        """The masks in the same frame, one after another, for truth that is too much at once."""
+        for mask, _ in read_ahead(self.samples, self._mask_and_size):
+            yield mask
 
     def _images(self) -> Iterator[Float[Tensor, "3 h w"]]:
         if len(self._kept) == len(self.samples):

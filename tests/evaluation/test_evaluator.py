@@ -11,7 +11,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from fewshot_ad.api import Episode, FewShotError, Prediction
 from fewshot_ad.episodes import digest_samples, draw
-from fewshot_ad.evaluation import queries
+from fewshot_ad.evaluation import evaluator, queries
 from fewshot_ad.evaluation.evaluator import evaluate
 from fewshot_ad.evaluation.identity import cell_of
 from fewshot_ad.evaluation.known import known_images
@@ -87,6 +87,17 @@ def test_a_class_too_large_to_keep_is_read_again_with_the_same_outcome(monkeypat
     again = [outcome.row.metrics() for outcome in evaluate(MeanColour(), dataset, trials)]
     assert again == kept
     assert dataset.reads.count("plate/ok/0") == 2
+
+
+def test_too_many_pixels_to_sort_are_counted_in_a_histogram(monkeypatch):
+    dataset = Painted()
+    exact = only(evaluate(MeanColour(), dataset, [episode(dataset)])).row
+    monkeypatch.setattr(evaluator, "EXACT_PIXELS", 10)
+    with pytest.warns(UserWarning, match=r"painted/plate: 1 million pixels .* off by .* at most"):
+        counted = only(evaluate(MeanColour(), dataset, [episode(dataset)])).row
+    assert counted.i_auroc == exact.i_auroc
+    for name in ("p_auroc", "p_ap", "p_f1_max", "aupro"):
+        assert getattr(counted, name) == pytest.approx(getattr(exact, name), abs=1e-3)
 
 
 def test_native_size_compares_at_the_size_of_the_mask():
