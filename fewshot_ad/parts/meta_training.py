@@ -101,7 +101,9 @@ class Course:
     def _prepare(self) -> None:
         with progress_bar() as bar:
             models = enumerate(self.models.levels)
-            for level, model in bar.track(models, len(self.models.levels), description="levels"):
+            for level, model in bar.track(
+                models, len(self.models.levels), description="preparing the levels"
+            ):
                 normals = [maps[level] for maps in self._normals]
                 model.prepare(normals, [one.level(level) for of in self._teaching for one in of])
 

@@ -1,0 +1,43 @@
+"""Scripts that take hours cannot run here; what they ask for must at least exist."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from fewshot_ad.cli.settings import with_settings
+from fewshot_ad.methods import load_method
+from fewshot_ad.parts import residual_learning
+from fewshot_ad.parts.meta_training import Course
+
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+
+
+def script(name: str):
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+VARIANTS = script("ablations").VARIANTS
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_ablation_changes_something(name: str) -> None:
+    words = VARIANTS[name]
+    options = dict.fromkeys(words[::2])
+    assert set(options) <= {"--method", "--set"}
+    method = load_method(words[1])
+    changed = with_settings(method, words[3::2])
+    assert (changed.params() != method.params()) == ("--set" in options)
+
+
+def test_selection_on_test_watches_every_selection() -> None:
+    module = script("selection_on_test")
+    with module.WatchedCourse.watching():
+        assert issubclass(residual_learning.Course, Course)
+        assert residual_learning.Course is not Course
+    assert residual_learning.Course is Course
