@@ -11,8 +11,9 @@ ones.
 
 Written from the released code; the paper's tables could not be checked. Deviations: all levels are
 trained; the radius of the shell is a low quantile, not the minimum, of a batch; the running
-boundary is corrected for its start at 0; unused codes are revived; the likelihood that counts as 1
-is the running maximum over known normals, where the code takes the maximum over all test images.
+boundary is corrected for its start at 0; unused codes are revived; the flow learns from constrained
+residuals plus noise (see ``methods.resad``); the likelihood that counts as 1 is the maximum over
+known normals, where the code takes the maximum over all test images.
 The defaults are small and quick, chosen among near-ties on few known classes and not shown to beat
 the plain distance; ``PAPER`` holds the released settings.
 """
