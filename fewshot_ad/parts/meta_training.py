@@ -160,12 +160,14 @@ def draw_held_out(names: tuple[str, ...], share: float, seed: int) -> tuple[str,
 
     Args:
         names: all known classes.
-        share: how many of them, rounded, but one at least; 0 for none.
+        share: how many of them, rounded, but one at least, and of nine or more as many as may
+            choose the share of what is learned; 0 for none.
         seed: of the draw.
     """
     if not share or len(names) < 3:
         return ()
-    count = min(max(1, round(share * len(names))), len(names) - 1)
+    least = JUDGES_OF_SHARE if len(names) >= JUDGES_OF_SHARE**2 else 1
+    count = min(max(least, round(share * len(names))), len(names) - 1)
     order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
     return tuple(names[index] for index in sorted(order[:count].tolist()))
 

@@ -195,7 +195,16 @@ def test_some_image_must_be_normal() -> None:
 
 @pytest.mark.parametrize(
     ("n_classes", "share", "count"),
-    [(1, 0.2, 0), (2, 0.9, 0), (3, 0.0, 0), (3, 0.01, 1), (10, 0.2, 2), (3, 1.0, 2)],
+    [
+        (1, 0.2, 0),
+        (2, 0.9, 0),
+        (3, 0.0, 0),
+        (3, 0.01, 1),
+        (8, 0.2, 2),
+        (9, 0.01, 3),
+        (10, 0.5, 5),
+        (3, 1.0, 2),
+    ],
 )
 def test_how_many_classes_are_held_out(n_classes: int, share: float, count: int) -> None:
     names = tuple("abcdefghij"[:n_classes])
