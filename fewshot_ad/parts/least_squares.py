@@ -3,8 +3,9 @@
 ResAD's abnormal-invariant loss (eq. 2) draws normal residuals to the centre and keeps anomalous
 ones where they are. With squares for its norms and a 3x3 convolution for the constraintor, its
 minimiser is a linear filter in closed form, the filter that Wiener derived for noise: normal
-residuals are what is to be taken out, anomalous ones what is to come through. Nothing is drawn,
-and no step can go astray, so a few known classes are enough.
+residuals are what is to be taken out, anomalous ones what is to come through. There are no first
+weights and no steps that could go astray; how well it carries over still hangs on how many and how
+varied the known classes are (docs/resad.md).
 
 Extrapolation, Interpolation, and Smoothing of Stationary Time Series. Wiener. MIT Press 1949.
 """
@@ -21,7 +22,7 @@ SIDE = 3
 POSITIONS = 8192  # of a class and kind that are looked at: the moments hardly change beyond
 CHUNK = 8  # images that are unfolded at once
 PRIOR = 0.05  # imagined windows per unknown that are to stay as they are
-LEAST_LEFT = 1e-4  # so few windows are nulled altogether: their length is no unit then
+LEAST_LEFT = 1e-4  # of a few normal windows W may leave nothing, which is no unit to scale by
 
 LabelledMaps = tuple[Float[Tensor, "_ c h w"], Bool[Tensor, "_ h w"]]
 
