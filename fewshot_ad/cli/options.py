@@ -1,4 +1,4 @@
-"""The options that ``eval`` and ``train`` share."""
+"""The options that several commands share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,22 @@ WeightsDir = Annotated[
     typer.Option(
         metavar="DIR",
         help="Folder with the weight files of backbones. [default: $FEWSHOT_AD_WEIGHTS]",
+    ),
+]
+Prompts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="Prompt set of a text-driven method: a name that 'fewshot-ad prompts list' shows, or "
+        "a file of your own. [default: the method's]",
+    ),
+]
+ClassName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What the sentences call the object, in place of what the prompt set makes of the "
+        "name of the class.",
     ),
 ]
 Settings = Annotated[
@@ -42,6 +58,14 @@ KnownLimit = Annotated[
     typer.Option(
         metavar="N",
         help="At most so many train normals, test normals and anomalies of a known class.",
+    ),
+]
+Offline = Annotated[
+    bool,
+    typer.Option(
+        "--offline",
+        envvar="FEWSHOT_AD_OFFLINE",
+        help="Never touch the network: 'weights fetch' refuses, and libraries are told so too.",
     ),
 ]
 Quiet = Annotated[bool, typer.Option(help="No progress and no messages.")]
