@@ -60,7 +60,7 @@ class PromptSet:
             check_class_name(words)
         except FewShotError as error:
             raise FewShotError(
-                f"prompts {self.name}: {error}; give another with --class-name, or under class_names"
+                f"prompts {self.name}: {error}; or speak another name with --class-name"
             ) from None
         return words
 

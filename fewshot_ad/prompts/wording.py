@@ -18,8 +18,7 @@ def check_phrase(text: str) -> None:
     slots = text.count(SLOT)
     if slots != 1:
         raise FewShotError(
-            f"{text!r} has {slots or 'no'} slot{'' if slots == 1 else 's'}, expected exactly one {SLOT} where the "
-            "class name goes"
+            f"{text!r} has {slots or 'no'} slots, expected exactly one {SLOT} where the name goes"
         )
     _check_plain(text)
     if braces := re.search("[{}]", text.replace(SLOT, "")):
