@@ -5,11 +5,10 @@ import json
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 
 from fewshot_ad.api import Dataset, FewShotError, LabelledBatch, Preprocess, Sample
 from fewshot_ad.assets import unknown_name
@@ -220,9 +219,8 @@ def _known_class(dataset: Dataset, class_name: str, limit: int, seed: int) -> Kn
 
 
 def _mask_digest(dataset: Dataset, sample: Sample) -> str:
-    """Of the mask's pixels where it is stored; a drawn mask is told by the digest of its image."""
-    mask = None if sample.mask_path is None else dataset.read_mask(sample)
-    return "" if mask is None else hashlib.sha256(np.packbits(mask).tobytes()).hexdigest()[:16]
+    """Of the mask as it is stored, nothing is read or drawn to pixels; empty where there is none."""
+    return dataset.digest(replace(sample, path=sample.mask_path)) if sample.mask_path else ""
 
 
 def _has_mask(dataset: Dataset, sample: Sample) -> bool:

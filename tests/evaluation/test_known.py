@@ -73,19 +73,23 @@ def test_the_draw_does_not_depend_on_other_classes():
     assert alone.digests < among.digests
 
 
-def test_a_corrected_mask_makes_other_known_classes_of_the_same_images():
-    class Corrected(Painted):
-        def read_mask(self, sample):
-            mask = super().read_mask(sample)
-            if sample.path == "disc/bad/1":
-                mask[0, 0] = not mask[0, 0]
-            return mask
+def test_a_corrected_mask_makes_other_known_classes_of_the_same_images(folder):
+    before = parse_known(f"folder:{folder}")
+    content = before.digests, before.digest, before.digest_of("folder/nut")
+    (file,) = (folder / "bolt/ground_truth/bad").iterdir()
+    Image.fromarray(~np.array(Image.open(file))).save(file)
+    after = parse_known(f"folder:{folder}")
+    assert after.digests == content[0]
+    assert after.digest != content[1]
+    assert after.digest_of("folder/nut") == content[2]
+    assert after.digest_of("folder/bolt") != before.digest_of("folder/bolt")
 
-    found = [known_images([(cls(), ("disc", "rod"))]) for cls in (Painted, Corrected)]
-    assert found[0].digests == found[1].digests
-    assert found[0].digest != found[1].digest
-    assert found[0].digest_of("painted/disc") != found[1].digest_of("painted/disc")
-    assert found[0].digest_of("painted/rod") == found[1].digest_of("painted/rod")
+
+def test_the_digest_of_drawn_classes_draws_nothing(monkeypatch):
+    known = parse_known("synthetic:screw+tile")
+    monkeypatch.setattr("fewshot_ad.data.synthetic._drawn", None)
+    assert known.digest == parse_known("synthetic:screw+tile").digest
+    assert known.digest_of("synthetic/screw") != known.digest_of("synthetic/tile")
 
 
 def test_digests_name_every_image_that_can_be_read():
