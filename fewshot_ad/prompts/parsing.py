@@ -100,6 +100,8 @@ class _Reader:
 
     def _override(self, node: Node, what: str) -> dict[str, Strings]:
         lists = self._document.mapping(node, what)
+        if not lists:
+            self._document.fail(node, f"{what} changes nothing, expected a list or no entry")
         for key, (key_node, _) in lists.items():
             if key not in LISTS:
                 self._document.fail(key_node, str(unknown_name("list to override", key, LISTS)))

@@ -15,12 +15,12 @@ def check_phrase(text: str) -> None:
     Raises:
         FewShotError: the slot is missing or doubled, or a character is not plain.
     """
+    _check_plain(text)
     slots = text.count(SLOT)
     if slots != 1:
         raise FewShotError(
             f"{text!r} has {slots or 'no'} slots, expected exactly one {SLOT} where the name goes"
         )
-    _check_plain(text)
     if braces := re.search("[{}]", text.replace(SLOT, "")):
         raise FewShotError(
             f"{text!r} has a stray '{braces.group()}', expected the one slot {SLOT} and no braces"
