@@ -47,7 +47,10 @@ __all__ = ["CHECKS", "EXEMPTIONS", "Check", "ContractError", "check_method", "ex
 
 Check = Callable[[Make], None]
 
-EXEMPTIONS: dict[tuple[str, str], str] = {}
+EXEMPTIONS: dict[tuple[str, str], str] = {
+    ("WinClip", "check_anomalies_score_higher"): "towers with random weights share no meaning of "
+    "words and images; tests/methods/test_winclip.py places the prototypes instead",
+}
 """(name of the class, name of the check): why that method is let off that check."""
 
 
