@@ -1,5 +1,6 @@
 """The command line: one file per command, imported when it runs, so that help is quick."""
 
+import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fewshot_ad import __version__
+from fewshot_ad.cli.options import Offline
 
 COMMANDS = {
     "eval": "Evaluate methods on episodes of unseen classes: a table, result rows, overlays.",
@@ -18,8 +20,11 @@ COMMANDS = {
     "data": "List, check and export datasets.",
     "episodes": "Manifests: which normal images are the support of each class and seed.",
     "methods": "List the methods, and the parameters of each.",
-    "backbones": "List the backbones, and where their weights come from.",
+    "prompts": "List, show, check and compare prompt sets.",
+    "backbones": "List the feature extractors, and look into one.",
+    "weights": "Where published weights lie on this machine; check them, fetch them.",
 }
+OFFLINE = ("FEWSHOT_AD_OFFLINE", "HF_HUB_OFFLINE")  # what we read, and what libraries read
 INTERRUPTED = 130
 USER_ERROR = 2
 
@@ -115,14 +120,33 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def main_options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."
         ),
     ] = False,
+    offline: Offline = False,
 ) -> None:
     """Few-shot anomaly detection: a few normal images of an unseen product, defects found."""
+    if offline:
+        context.with_resource(_no_network())
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    """Say so to this package and to the libraries, which read it when they are imported."""
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
-"""``fewshot-ad backbones``: feature extractors, where their weights lie, and fetching more."""
+"""``fewshot-ad backbones``: feature extractors, and where their weights lie."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fewshot_ad.cli.options import WeightsDir
+from fewshot_ad.cli.weights import fetch_command
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -60,19 +60,4 @@ def show_command(name: Name, weights_dir: WeightsDir = None) -> None:
         console.print(f"{fact}: {value}", soft_wrap=True, highlight=False, markup=False)
 
 
-@app.command("fetch")
-def fetch_command(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A timm network with its tag.")],
-    weights_dir: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Also copy the file here, as NAME.safetensors. [default: the hub's cache]",
-        ),
-    ] = None,
-) -> None:
-    """Download the weights of a timm network; the only command that downloads anything."""
-    from fewshot_ad.parts.timm_networks import fetch_weights
-
-    path = fetch_weights(name, weights_dir)
-    Console().print(f"{name} is here now: {path}", soft_wrap=True, highlight=False, markup=False)
+app.command("fetch")(fetch_command)

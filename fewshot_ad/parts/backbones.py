@@ -9,7 +9,7 @@
 ``path/to/file.py:factory`` mapping [b 3 h w] to a list of maps [b c h w]; level k is the k-th map
 =========================== =====================================================================
 
-Nothing is ever downloaded here; ``fewshot-ad backbones fetch NAME`` does that.
+Nothing is ever downloaded here; ``fewshot-ad weights fetch NAME`` does that.
 """
 
 import hashlib
@@ -24,8 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
+from fewshot_ad.parts.published_weights import PINNED
 from fewshot_ad.parts.tiny import Tiny, load_tiny
 from fewshot_ad.parts.user_networks import load_user_network
+from fewshot_ad.parts.weight_catalog import published_weights
 
 RANDOM_PREFIX = "random:"
 RANDOM_SEED = 0
@@ -111,8 +113,8 @@ def load_backbone(
     Args:
         name: see the table at the top of this file.
         levels: which maps to return, rising, counted from 1.
-        weights_dir: searched for weights of timm networks before FEWSHOT_AD_WEIGHTS and the cache
-            of the Hugging Face hub.
+        weights_dir: searched for weights of timm networks before the places that
+            ``parts.weight_catalog`` names.
         device: where it runs; ``auto`` is the GPU where there is one.
 
     Raises:
@@ -152,13 +154,14 @@ def chosen_device(device: str) -> str:
 
 def list_backbones(weights_dir: Path | None = None) -> list[BackboneRow]:
     """The embedded backbone and the pinned ones, with where their weights are on this machine."""
-    timm_networks = _timm_networks()
     rows = [BackboneRow("tiny", "embedded", OWN_LICENCE)]
-    for architecture, tag in timm_networks.PINNED.items():
-        found = timm_networks.locate_weights(architecture, weights_dir)
-        name = found.name if found else f"{architecture}.{tag}"
-        licence = timm_networks.licence(name)
-        rows.append(BackboneRow(name, str(found.path) if found else "not here", licence))
+    for architecture in PINNED:
+        entry = published_weights(architecture)
+        found = _timm_networks().locate_weights(architecture, weights_dir)
+        if found:
+            rows.append(BackboneRow(found.name, str(found.path), found.licence))
+        else:
+            rows.append(BackboneRow(entry.name, "not here", entry.licence))
     return rows
 
 
@@ -199,14 +202,13 @@ def _load_timm(name: str, levels: tuple[int, ...], weights_dir: Path | None) -> 
     timm_networks = _timm_networks()
     weights = timm_networks.locate_weights(name, weights_dir)
     if weights is None:
-        raise timm_networks.missing_weights(name)
+        raise timm_networks.absent_weights(name)
     architecture = timm_networks.known_architecture(name)
     with torch.random.fork_rng(devices=[]):  # building draws weights, though only to be overwritten
         network = timm_networks.build_network(architecture, levels)
     timm_networks.fill_network(network, architecture, weights.path)
     maps = tuple(range(len(levels)))
-    licence = timm_networks.licence(name)
-    return _Loaded(weights.name, network, str(weights.path), licence, maps)
+    return _Loaded(weights.name, network, str(weights.path), weights.licence, maps)
 
 
 def _draw_network(name: str, levels: tuple[int, ...]) -> nn.Module:

@@ -5,52 +5,24 @@ few-shot numbers hang on which one was used, so a name without a tag is taken on
 says what it stands for.
 """
 
-import shutil
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-import huggingface_hub as hub
 import timm
 import torch
-from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.assets import unknown_name
-from fewshot_ad.parts.weight_files import (
-    FOLDER_VARIABLE,
-    find_weights,
-    read_weights,
-    weight_folders,
+from fewshot_ad.parts.published_weights import PINNED
+from fewshot_ad.parts.weight_catalog import (
+    in_caches,
+    in_folders,
+    missing_weights,
+    published_weights,
 )
-
-PINNED = {
-    "efficientnet_b4": "ra2_in1k",
-    "mobilenetv2_100": "ra_in1k",
-    "resnet18": "tv_in1k",
-    "resnet34": "tv_in1k",
-    "resnet50": "tv_in1k",
-    "wide_resnet50_2": "racm_in1k",  # what the bare name loaded for ResAD's published numbers
-}
-HUB_FILE = "model.safetensors"
-ANSWER_SECONDS = 5.0
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """The architecture and the tag of a name; a bare name gets the tag pinned for it.
-
-    Raises:
-        FewShotError: timm has no such architecture, or the name has no tag and none is pinned.
-    """
-    architecture = known_architecture(name)
-    tag = name.removeprefix(architecture)[1:] or PINNED.get(architecture, "")
-    if not tag:
-        raise FewShotError(
-            f"{name!r} does not say which weights: expected one of {_tagged(architecture)}"
-        )
-    return architecture, tag
+from fewshot_ad.parts.weight_files import find_weights, read_weights, weight_folders
 
 
 def known_architecture(name: str) -> str:
@@ -115,92 +87,38 @@ class Weights:
 
     name: str
     path: Path
+    licence: str
 
 
 def locate_weights(name: str, weights_dir: Path | None) -> Weights | None:
-    """Find weights in the folders or the hub's cache, offline; None where there are none.
+    """Find weights in the folders or the caches, offline; None where there are none.
 
     A bare name stands for its pinned tag; the only file of that architecture in a folder does too,
-    whatever its tag, and then the name stays bare.
-    """
-    architecture, tag = split_name(name)
-    folders = weight_folders(weights_dir)
-    full = f"{architecture}.{tag}"
-    if path := find_weights(folders, architecture, tag):
-        return Weights(full, path)
-    if name == architecture and (path := find_weights(folders, architecture)):
-        return Weights(architecture, path)
-    address = hub_address(name)
-    cached = hub.try_to_load_from_cache(address, HUB_FILE) if address else None
-    return Weights(full, Path(cached)) if isinstance(cached, str) else None
-
-
-def missing_weights(name: str) -> FewShotError:
-    """The error for absent weights: which, how large, from where, and what to type."""
-    architecture, tag = split_name(name)
-    full = f"{architecture}.{tag}"
-    address = hub_address(name)
-    if address is None:
-        return FewShotError(
-            f"{full} names no weights of timm: expected one of {_tagged(architecture)}"
-        )
-    return FewShotError(
-        f"{full} is not on this machine: expected {full}.safetensors "
-        f"({megabytes(architecture):.0f} MB, from https://huggingface.co/{address}) in "
-        f"--weights-dir, ${FOLDER_VARIABLE} or the Hugging Face cache; type "
-        f"`fewshot-ad backbones fetch {full}`, or take --backbone tiny"
-    )
-
-
-def fetch_weights(name: str, weights_dir: Path | None) -> Path:
-    """Download weights into the Hugging Face cache, and copy them to ``weights_dir`` if given.
+    whatever its tag, and then the name stays bare. A file of the user's own may have any tag.
 
     Raises:
-        FewShotError: no such weights, no answer within seconds, or the folder cannot be written.
+        FewShotError: timm has no such network, or nobody has such weights of it.
     """
-    architecture, tag = split_name(name)
-    full, address = f"{architecture}.{tag}", hub_address(name)
-    if address is None:
-        raise missing_weights(name)
-    url = hub.hf_hub_url(address, HUB_FILE)
+    architecture, folders = known_architecture(name), weight_folders(weights_dir)
+    tag = name.removeprefix(architecture)[1:]
+    own = find_weights(folders, architecture, tag) if tag else None
     try:
-        hub.get_hf_file_metadata(url, timeout=ANSWER_SECONDS)  # the download alone retries for long
-        cached = Path(hub.hf_hub_download(address, HUB_FILE, etag_timeout=ANSWER_SECONDS))
-    except Exception as error:  # the kind depends on which client the hub's library was built with
-        raise FewShotError(
-            f"cannot download {full} ({megabytes(architecture):.0f} MB): no answer from {url} "
-            f"({type(error).__name__}); fetch it elsewhere, save it as {full}.safetensors and name "
-            "its folder as --weights-dir"
-        ) from error
-    return cached if weights_dir is None else _copied(cached, weights_dir / f"{full}.safetensors")
+        entry = published_weights(name)
+    except FewShotError:
+        if own is None:
+            raise
+        return Weights(name, own, "not stated")
+    if path := own or in_folders(entry, folders):
+        return Weights(entry.name, path, entry.licence)
+    if not tag and (path := find_weights(folders, architecture)):
+        return Weights(architecture, path, "not stated")
+    path = in_caches(entry)
+    return Weights(entry.name, path, entry.licence) if path else None
 
 
-def hub_address(name: str) -> str | None:
-    """Repository of the weights on the Hugging Face hub, as ``timm/resnet18.tv_in1k``."""
-    config = _config(name)
-    return config.hf_hub_id if config else None
-
-
-def licence(name: str) -> str:
-    """The licence that timm states for the weights."""
-    config = _config(name)
-    return (config.license if config else None) or "not stated"
-
-
-def megabytes(architecture: str) -> float:
-    """Size of the whole network's weights in 10^6 bytes, as float32."""
-    with torch.device("meta"):
-        network = timm.create_model(architecture)
-    return sum(value.numel() for value in network.state_dict().values()) * 4 / 1e6
-
-
-def _config(name: str) -> PretrainedCfg | None:
-    full = ".".join(split_name(name))
-    return get_pretrained_cfg(full) if timm.is_model_pretrained(full) else None
-
-
-def _tagged(architecture: str) -> str:
-    return ", ".join(timm.list_pretrained(f"{architecture}.*"))
+def absent_weights(name: str) -> FewShotError:
+    """The error for weights that are not here, with the way out that only a backbone has."""
+    return FewShotError(f"{missing_weights(published_weights(name))}; --backbone tiny needs none")
 
 
 def _flat(name: str) -> str:
@@ -210,18 +128,3 @@ def _flat(name: str) -> str:
 
 def _other_network(path: Path, architecture: str, finding: str) -> FewShotError:
     return FewShotError(f"{path} is not of {architecture}: among its tensors {finding}")
-
-
-def _copied(source: Path, target: Path) -> Path:
-    part = target.with_suffix(".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, part)
-        part.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()
-        raise FewShotError(
-            f"cannot write {target} ({error.strerror}): name a folder you may write to"
-        ) from error
-    return target

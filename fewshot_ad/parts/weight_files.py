@@ -1,5 +1,6 @@
 """Finds and reads files of weights; what is wrong with one is said, and no pickle runs."""
 
+import hashlib
 import os
 import pickle
 import re
@@ -13,7 +14,7 @@ from torch import Tensor
 from fewshot_ad.api import FewShotError
 
 FOLDER_VARIABLE = "FEWSHOT_AD_WEIGHTS"
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def weight_folders(weights_dir: Path | None) -> list[Path]:
@@ -47,7 +48,7 @@ def find_weights(folders: list[Path], architecture: str, tag: str = "") -> Path 
     for folder in folders:
         files = [file for file in sorted(folder.iterdir()) if file.suffix in SUFFIXES]
         fitting = [file for file in files if start.match(file.name)]
-        exact = [file for file in fitting if file.stem == f"{architecture}.{tag}"]
+        exact = [file for file in fitting if file.stem == f"{architecture}.{tag}".strip(".")]
         chosen = exact or fitting
         if len(chosen) > 1:
             names = ", ".join(file.name for file in chosen)
@@ -57,6 +58,19 @@ def find_weights(folders: list[Path], architecture: str, tag: str = "") -> Path 
         if chosen:
             return chosen[0]
     return None
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits.
+
+    Raises:
+        FewShotError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FewShotError(f"{path} cannot be read ({error.strerror}): fetch it again") from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -41,7 +41,9 @@ def test_show_prints_levels_and_digest():
 
 def test_fetch_says_where_the_file_is(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: None)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: __file__)
+    cached = tmp_path / "model.safetensors"
+    cached.touch()
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: cached)
     assert str(tmp_path / "resnet18.tv_in1k.safetensors") in run(
         "fetch", "resnet18", "--weights-dir", tmp_path
     )

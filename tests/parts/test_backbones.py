@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.backbones import digest_of, list_backbones, load_backbone
-from fewshot_ad.parts.timm_networks import fetch_weights
+from fewshot_ad.parts.weight_fetching import fetch_weights
 
 SHARED = Path(os.environ.get("FEWSHOT_AD_SHARED", Path(__file__).parents[2].parent / "shared"))
 SMALL = "resnet10t"  # the smallest residual network of timm
@@ -138,7 +138,7 @@ def test_absent_weights_name_tag_size_source_and_command():
         "wide_resnet50_2.racm_in1k.safetensors",
         "276 MB",
         "https://huggingface.co/timm/wide_resnet50_2.racm_in1k",
-        "fewshot-ad backbones fetch wide_resnet50_2.racm_in1k",
+        "fewshot-ad weights fetch wide_resnet50_2.racm_in1k",
     ):
         assert part in message
 
@@ -159,9 +159,10 @@ def test_a_fetch_without_network_fails_at_once(monkeypatch: pytest.MonkeyPatch):
 def test_fetched_weights_are_copied_under_their_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    (tmp_path / "cached").write_bytes(b"weights")
+    cached = tmp_path / "model.safetensors"
+    cached.write_bytes(b"weights")
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", lambda *_, **__: None)
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: tmp_path / "cached")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: cached)
     path = fetch_weights("resnet18", tmp_path / "new")
     assert path == tmp_path / "new" / "resnet18.tv_in1k.safetensors"
     assert path.read_bytes() == b"weights"
