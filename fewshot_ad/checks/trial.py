@@ -13,6 +13,7 @@ from fewshot_ad.api import LabelledBatch, MetaTrained, Method, Prediction, Prepr
 from fewshot_ad.data import load_dataset
 from fewshot_ad.evaluation.checkpoints import load_checkpoint, save_checkpoint
 from fewshot_ad.evaluation.reading import read_labelled
+from fewshot_ad.methods import load_method
 
 Make = Callable[[], Method]
 
@@ -25,11 +26,18 @@ SIZE, STEPS = 64, 6
 
 def shrunk(method: Method) -> Method:
     """The method with random small features, small images and few steps: quick, and no good."""
+    return method.variant(preprocess=Preprocess(size=SIZE), **_small(method))
+
+
+def _small(method: Method) -> dict[str, Any]:
+    """What is changed of a method's own parameters; of an ensemble, those of its members."""
     own = {field.name for field in fields(method)}
-    changes: dict[str, Any] = {"preprocess": Preprocess(size=SIZE)}
-    changes |= {"backbone": "random:tiny"} if "backbone" in own else {}
+    changes: dict[str, Any] = {"backbone": "random:tiny"} if "backbone" in own else {}
     changes |= {name: STEPS for name in own if name == "steps" or name.endswith("_steps")}
-    return method.variant(**changes)
+    if "members" in own:
+        members: tuple[str, ...] = getattr(method, "members", ())
+        changes["parameters"] = {name: _small(load_method(name)) for name in members}
+    return changes
 
 
 def maker(method: Method, folder: Path) -> Make:
