@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.cli.options import WeightsDir
@@ -29,7 +28,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout and n
 def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> None:
     """List every set of weights that the package names, and whether it is here.
 
-    --json adds file names, whole digests and where each file lies.
+    With its purpose, file name, size, licence, source and the beginning of its SHA-256; --json
+    adds whole digests and where each file lies.
     """
     from fewshot_ad.parts.weight_catalog import locate_weights
 
@@ -37,17 +37,8 @@ def list_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> Non
     if as_json:
         typer.echo(json.dumps([_facts(entry, path) for entry, path in rows], indent=2))
         return
-    table = Table("weights", "for", "MB", "licence", "here")
     for entry, path in rows:
-        notes = [entry.source or "embedded", *filter(None, [entry.note])]
-        table.add_row(
-            Text.assemble(entry.name, ("\n" + "\n".join(notes), "dim")),
-            entry.purpose,
-            f"{entry.megabytes:.0f}",
-            entry.licence,
-            "yes" if path else "no",
-        )
-    Console().print(table)
+        typer.echo(_card(entry, path))
 
 
 @app.command("where")
@@ -59,7 +50,9 @@ def where_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> No
     from fewshot_ad.parts.weight_catalog import locate_weights, search_order
 
     paths = {entry.name: locate_weights(entry, weights_dir) for entry in PUBLISHED}
-    table, rows = Table("place", "folder", "taken from there"), []
+    table, rows = Table("place"), []
+    table.add_column("folder", overflow="fold")
+    table.add_column("taken from there", overflow="fold")
     for place, folder in search_order(weights_dir).items():
         held = [name for name, path in paths.items() if path and folder in path.parents]
         rows.append({"place": place, "folder": folder and str(folder), "weights": held})
@@ -121,6 +114,19 @@ def _here(weights_dir: Path | None) -> Sequence[str]:
     from fewshot_ad.parts.weight_catalog import locate_weights
 
     return [entry.name for entry in PUBLISHED if locate_weights(entry, weights_dir)]
+
+
+def _card(entry: PublishedWeights, path: Path | None) -> str:
+    digests = [f"{digest[:16]} of the {suffix} file" for suffix, digest in entry.sha256.items()]
+    source = f", from {entry.source}" if entry.source else ""
+    lines = [
+        f"{entry.name}: {'here' if path else 'not here'}",
+        entry.purpose,
+        f"{entry.file_name}, {entry.megabytes:.0f} MB, {entry.licence}{source}",
+        f"SHA-256 {', '.join(digests) or 'not published'}",
+        *filter(None, [entry.note]),
+    ]
+    return "\n  ".join(lines)
 
 
 def _facts(entry: PublishedWeights, path: Path | None) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from importlib import import_module
+from typing import Any
 
 import timm
 import torch
@@ -32,6 +33,7 @@ def of_timm(name: str) -> PublishedWeights | None:
         raise _no_tag(name, architecture, timm.list_pretrained(f"{architecture}.*"))
     with torch.device("meta"):
         network = timm.create_model(architecture)
+    url = config.url if isinstance(config.url, str) else ""
     return PublishedWeights(
         name=full,
         family="backbone",
@@ -40,8 +42,8 @@ def of_timm(name: str) -> PublishedWeights | None:
         licence=config.license or "not stated",
         repository=config.hf_hub_id,
         files=(config.hf_hub_filename,) if config.hf_hub_filename else HUB_FILES,
-        url=config.url or "",
-        sha256=release_digest(config.url or ""),
+        url=url,
+        sha256=release_digest(url),
     )
 
 
@@ -62,29 +64,35 @@ def of_open_clip(name: str) -> PublishedWeights | None:
     repository, _, file = config.get("hf_hub", "").rpartition("/")
     url = config.get("url", "")
     digest = release_digest(url)  # other addresses hold TorchScript, which is code
+    megabytes, tensor = _clip_measures(open_clip.get_model_config(architecture))
     return PublishedWeights(
         name=name,
         family="clip",
         purpose="winclip with another CLIP",
-        megabytes=_clip_megabytes(architecture),
+        megabytes=megabytes,
         licence="not stated",
         repository=repository,
         files=(file,) if file else CLIP_FILES,
         url=url if digest else "",
         sha256=digest,
+        tensor=tensor,
     )
 
 
-def _clip_megabytes(architecture: str) -> float | None:
-    """None for models with a tower from another library, which may ask the network for it."""
+def _clip_measures(
+    config: dict[str, Any],
+) -> tuple[float | None, tuple[str, tuple[int, ...]] | None]:
+    """Size and telling tensor; None for towers of other libraries, which may ask the network."""
     open_clip = import_module("open_clip")
-    config = open_clip.get_model_config(architecture)
-    if {"embed_dim", "vision_cfg", "text_cfg"} ^ {*config} - {"quick_gelu"}:
-        return None
     if "timm_model_name" in config["vision_cfg"] or "hf_model_name" in config["text_cfg"]:
-        return None
+        return None, None
+    if not {*config} <= {"embed_dim", "vision_cfg", "text_cfg", "quick_gelu"}:
+        return None, None
     with torch.device("meta"):
-        return _megabytes(open_clip.CLIP(**config))
+        network = open_clip.CLIP(**config)
+    name = "visual.positional_embedding"
+    positions = network.state_dict().get(name)
+    return _megabytes(network), None if positions is None else (name, tuple(positions.shape))
 
 
 def _megabytes(network: torch.nn.Module) -> float:

@@ -178,7 +178,7 @@ PUBLISHED = (
     PublishedWeights(
         name="ViT-B-16-plus-240.laion400m_e31",
         family="clip",
-        purpose="winclip as most reimplementations load it",
+        purpose="winclip as its reimplementations load it",
         megabytes=833.5,
         licence="mit",
         repository="timm/vit_base_patch16_plus_clip_240.laion400m_e31",
@@ -189,12 +189,12 @@ PUBLISHED = (
             ".bin": "fa8eec9aff58e9215b9b44a977038179712694d3fc3a73eba62546bcff13deb3",
         },
         tensor=_PLUS_240,
-        note="the digest of the .bin file is a third party's",
+        note="the digest of the .bin file was reported by a user, not by the publisher",
     ),
     PublishedWeights(
         name="ViT-B-16-plus-240.laion400m_e32",
         family="clip",
-        purpose="winclip, one epoch of training later",
+        purpose="winclip's default",
         megabytes=833.5,
         licence="mit",
         url=f"{CLIP_RELEASE}/vit_b_16_plus_240-laion400m_e32-699c4b84.pt",
