@@ -4,7 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -41,6 +41,11 @@ class Commands(TyperGroup):
         name, _, rest = super().resolve_command(ctx, args)
         return name, load_command(str(name)), rest
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command, without the network if ``--offline`` says so."""
+        with _no_network() if ctx.params["offline"] else nullcontext():
+            return super().invoke(ctx)
+
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run a command and exit with its code; a bug keeps its traceback."""
         try:
@@ -62,6 +67,21 @@ def load_command(name: str) -> Any:
     command = typer.main.get_command(import_module(f"{__name__}.{name}").app)
     command.help = command.help or COMMANDS[name]
     return command
+
+
+@contextmanager
+def _no_network() -> Iterator[None]:
+    """Say so to this package and to the libraries, which read it when they are imported."""
+    before = {name: os.environ.get(name) for name in OFFLINE}
+    os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -120,7 +140,6 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def main_options(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -130,23 +149,6 @@ def main_options(
     offline: Offline = False,
 ) -> None:
     """Few-shot anomaly detection: a few normal images of an unseen product, defects found."""
-    if offline:
-        context.with_resource(_no_network())
-
-
-@contextmanager
-def _no_network() -> Iterator[None]:
-    """Say so to this package and to the libraries, which read it when they are imported."""
-    before = {name: os.environ.get(name) for name in OFFLINE}
-    os.environ.update(dict.fromkeys(OFFLINE, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def main() -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.cli.options import WeightsDir
@@ -50,15 +48,17 @@ def where_command(weights_dir: WeightsDir = None, as_json: AsJson = False) -> No
     from fewshot_ad.parts.weight_catalog import locate_weights, search_order
 
     paths = {entry.name: locate_weights(entry, weights_dir) for entry in PUBLISHED}
-    table, rows = Table("place"), []
-    table.add_column("folder", overflow="fold")
-    table.add_column("taken from there", overflow="fold")
+    rows: list[dict[str, Any]] = []
     for place, folder in search_order(weights_dir).items():
         held = [name for name, path in paths.items() if path and folder in path.parents]
         rows.append({"place": place, "folder": folder and str(folder), "weights": held})
-        shown = "not named" if folder is None else str(folder)
-        table.add_row(place, shown, "\n".join(held) or "nothing")
-    typer.echo(json.dumps(rows, indent=2)) if as_json else Console().print(table)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for number, row in enumerate(rows, start=1):
+        typer.echo(f"{number}. {row['place']}: {row['folder'] or 'not named'}")
+        for name in row["weights"]:
+            typer.echo(f"   {name}")
 
 
 @app.command("path")
