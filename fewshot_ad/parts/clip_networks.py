@@ -6,7 +6,6 @@ token, one sequence of patches and no pooling by attention.
 """
 
 import json
-from collections.abc import Iterable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
@@ -24,9 +23,8 @@ from torch import Tensor, nn
 from fewshot_ad.api import FewShotError
 from fewshot_ad.assets import unknown_name
 from fewshot_ad.parts.clip import MEAN, STD
-from fewshot_ad.parts.published_weights import PUBLISHED
 from fewshot_ad.parts.weight_catalog import require_weights
-from fewshot_ad.parts.weight_files import find_weights, read_weights, weight_folders
+from fewshot_ad.parts.weight_files import read_weights
 
 Config = dict[str, Any]
 
@@ -38,6 +36,7 @@ TINY: Config = {
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
 }
+_ARGUMENTS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias")
 _NOT_WEIGHTS = ("attn_mask", "input_resolution", "context_length", "vocab_size")
 
 
@@ -97,16 +96,12 @@ def build(source: Source, image_size: int, resize_positions: bool) -> nn.Module:
     check_config(source.name, config)
     _check_size(source, image_size, resize_positions)
     config["vision_cfg"]["image_size"] = image_size
-    kind = CustomTextCLIP if config.pop("custom_text", False) else CLIP
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        network = kind(**{key: config[key] for key in config if key in _KEYS})
+        network = _construct(config)
     if source.path is not None:
         fill(network, source)
     return network.eval().requires_grad_(requires_grad=False).float()
-
-
-_KEYS = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu", "init_logit_bias")
 
 
 def check_config(name: str, config: Config) -> None:
@@ -156,6 +151,11 @@ def fill(network: nn.Module, source: Source) -> None:
     network.load_state_dict(stored)
 
 
+def _construct(config: Config) -> nn.Module:
+    kind = CustomTextCLIP if config.get("custom_text") else CLIP
+    return kind(**{key: config[key] for key in config if key in _ARGUMENTS})
+
+
 def _another(source: Source, finding: str) -> FewShotError:
     return FewShotError(f"{source.path} is not of {source.name}: {finding}")
 
@@ -176,13 +176,14 @@ def _check_size(source: Source, image_size: int, resize_positions: bool) -> None
 
 
 def _random_config(name: str) -> Config:
-    return TINY if name == "tiny" else _config(name, ("tiny", *open_clip.list_models()))
+    return TINY if name == "tiny" else _config(name)
 
 
-def _config(architecture: str, known: Iterable[str] = ()) -> Config:
-    config = open_clip.get_model_config(architecture)
-    if config is None or architecture not in open_clip.list_models():
-        raise unknown_name("model of open_clip", architecture, known or open_clip.list_models())
+def _config(architecture: str) -> Config:
+    config, models = open_clip.get_model_config(architecture), open_clip.list_models()
+    if architecture not in models or config is None:
+        usual = [name for name in models if name.startswith("ViT-") and "SigLIP" not in name]
+        raise unknown_name("model of open_clip", architecture, usual)
     return config
 
 
@@ -196,21 +197,7 @@ def _from_name(name: str, weights_dir: Path | None) -> Source:
     if published.get("quick_gelu") or tag == "openai":
         config["quick_gelu"] = True
     mean, std = published.get("mean") or MEAN, published.get("std") or STD
-    return Source(name, config, _locate(name, weights_dir), tuple(mean), tuple(std))
-
-
-def _locate(name: str, weights_dir: Path | None) -> Path:
-    """The catalogue knows the usual names; any other is looked for as a file of that name."""
-    if name in {entry.name for entry in PUBLISHED}:
-        return require_weights(name, weights_dir)
-    architecture, _, tag = name.partition(".")
-    found = find_weights(weight_folders(weights_dir), architecture, tag)
-    if found is None:
-        raise FewShotError(
-            f"{name} is not on this machine: save it as {name}.safetensors in --weights-dir or in "
-            "$FEWSHOT_AD_WEIGHTS, or give the path of a file or folder as the backbone"
-        )
-    return found
+    return Source(name, config, require_weights(name, weights_dir), tuple(mean), tuple(std))
 
 
 def _from_file(path: Path) -> Source:

@@ -26,6 +26,7 @@ from fewshot_ad.parts.residuals import shared_matcher
 WindowPool = Literal["class_token", "patches"]
 
 TOKENS_AT_ONCE = 2**14
+PLAIN_BLOCK = "ResidualAttentionBlock"  # by name: importing open_clip takes seconds
 LEAST = 1e-6  # of a probability whose inverse is taken
 
 
@@ -67,6 +68,12 @@ class WindowTower(nn.Module):
         self.sides, self.pool = sides, pool
         self.patch_block, self.normed_patches = patch_block, normed_patches
         self.grid: tuple[int, int] = self.visual.grid_size
+        blocks = len(self.visual.transformer.resblocks)
+        if not -blocks <= patch_block < blocks:
+            raise FewShotError(
+                f"patch_block is {patch_block}: expected {-blocks} to {blocks - 1}, the blocks of "
+                "the tower"
+            )
         self.layouts = [window_index(self.grid, side) for side in sides]
 
     @torch.no_grad()
@@ -117,16 +124,25 @@ class WindowTower(nn.Module):
         return torch.cat(found).unflatten(0, (images, count))
 
     def sequences(self, tokens: Float[Tensor, "s n w"]) -> Float[Tensor, "s d"]:
-        """One embedding per sequence; the layout is batch first, whatever the blocks want."""
-        for block in self.visual.transformer.resblocks:
+        """One embedding per sequence, each of them what the tower makes of that sequence alone."""
+        *blocks, last = self.visual.transformer.resblocks
+        for block in blocks:
             tokens = self.run_block(block, tokens)
-        return self.project(tokens, self.pool == "patches")
+        if self.pool == "class_token":
+            return self.project(self.run_block(last, tokens, only_class=True), over_patches=False)
+        return self.project(self.run_block(last, tokens), over_patches=True)
 
-    def run_block(self, block: Any, tokens: Float[Tensor, "s n w"]) -> Float[Tensor, "s n w"]:
-        """One block of the model on sequences that come first, as old blocks did not take them."""
+    def run_block(
+        self, block: Any, tokens: Float[Tensor, "s n w"], only_class: bool = False
+    ) -> Float[Tensor, "s n2 w"]:
+        """One block of the model; sequences come first here, whichever way round the block is.
+
+        With ``only_class`` nothing is computed but what becomes of the class token.
+        """
+        run = _class_token if only_class and type(block).__name__ == PLAIN_BLOCK else _all_tokens
         if getattr(block.attn, "batch_first", True):
-            return block(tokens)
-        return block(tokens.transpose(0, 1).contiguous()).transpose(0, 1)
+            return run(block, tokens, 1)
+        return run(block, tokens.transpose(0, 1).contiguous(), 0).transpose(0, 1)
 
     def project(self, tokens: Float[Tensor, "s n w"], over_patches: bool) -> Float[Tensor, "s d"]:
         """Last norm, pooling and projection into the space of the text."""
@@ -210,6 +226,18 @@ def reference_map(
         distance, _ = shared_matcher(queries, bank, "cosine")
         maps.append(pool_windows(distance / 2, side))
     return torch.stack(maps).mean(dim=0)
+
+
+def _all_tokens(block: Any, tokens: Tensor, _: int) -> Tensor:
+    return block(tokens)
+
+
+def _class_token(block: Any, tokens: Tensor, axis: int) -> Tensor:
+    """The block's own layers in its own order, with the class token as the only query."""
+    normed = block.ln_1(tokens)
+    attended = block.attention(normed.narrow(axis, 0, 1), normed, normed)
+    first = tokens.narrow(axis, 0, 1) + block.ls_1(attended)
+    return first + block.ls_2(block.mlp(block.ln_2(first)))
 
 
 def _pooled(tokens: Float[Tensor, "s n w"], over_patches: bool) -> Float[Tensor, "s w"]:
