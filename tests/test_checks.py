@@ -1,5 +1,6 @@
 """The contract lets a sound method pass and catches each kind of broken promise."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,12 @@ class LooksAround(NearestEdges):
         return Prediction(plain.image_score / plain.image_score.max(), plain.anomaly_map)
 
 
+class NeedsAnImage(NearestEdges):
+    def predict(self, images: torch.Tensor) -> Prediction:
+        each = [super(NeedsAnImage, self).predict(image[None]) for image in images]
+        return Prediction(*(torch.cat(parts) for parts in zip(*map(astuple, each), strict=True)))
+
+
 class TakesNone(NearestEdges):
     def fit(self, support: Support) -> Method:
         if len(support.images) == 0:
@@ -139,6 +146,7 @@ BROKEN: dict[checks.Check, type[Method]] = {
     checks.check_second_fit: Remembers,
     checks.check_predict_changes_nothing: Learns,
     checks.check_single_image: LooksAround,
+    checks.check_no_images: NeedsAnImage,
     checks.check_shots: TakesNone,
     checks.check_inputs_untouched: Normalises,
     checks.check_same_training: GuessesAScale,

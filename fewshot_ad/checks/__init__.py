@@ -185,6 +185,21 @@ def check_single_image(make: Make) -> None:
         _close(alone, there, f"image {index} alone and in a batch")
 
 
+def check_no_images(make: Make) -> None:
+    """An empty batch has no scores and no maps, or is refused in a way the user understands."""
+    method = make()
+    images = query(method)[:0]
+    try:
+        prediction = method.fit(support(method)).predict(images)
+    except FewShotError:
+        return
+    except Exception as error:
+        raise ContractError(f"no images end in {type(error).__name__}: {error}") from error
+    shapes = tuple(prediction.image_score.shape), tuple(prediction.anomaly_map.shape)
+    wanted = (0,), (0, *images.shape[-2:])
+    _require(shapes == wanted, f"no images give scores and maps of shapes {shapes}, not {wanted}")
+
+
 def check_shots(make: Make) -> None:
     """Works with the fewest shots it promises, with 1 and with 4, and refuses fewer."""
     method = make()
@@ -241,6 +256,7 @@ CHECKS: tuple[Check, ...] = (
     check_second_fit,
     check_predict_changes_nothing,
     check_single_image,
+    check_no_images,
     check_shots,
     check_inputs_untouched,
     check_same_training,

@@ -32,7 +32,7 @@ from fewshot_ad.parts.mae import (
     quartered_noise,
     random_noise,
 )
-from fewshot_ad.parts.maps import image_score
+from fewshot_ad.parts.maps import image_score, no_prediction
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, SHARE, check_parameters
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.training import step_generator
@@ -138,6 +138,8 @@ class MAEDAY(Method):
         """Squared error of the colours, mean over the masks."""
         if self.autoencoder_ is None:
             raise NotFittedError("MAEDAY has no network yet: call fit(support) first, 0 shots will")
+        if not len(images):
+            return no_prediction(images)
         found = [self._error(image[None], self.autoencoder_) for image in images]
         anomaly_map = torch.cat(found).cpu()
         return Prediction(image_score(anomaly_map), anomaly_map)

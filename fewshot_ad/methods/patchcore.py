@@ -24,7 +24,13 @@ from torch.nn import functional
 from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import gaussian_blur, image_score, to_vectors, upsample_maps
+from fewshot_ad.parts.maps import (
+    gaussian_blur,
+    image_score,
+    no_prediction,
+    to_vectors,
+    upsample_maps,
+)
 from fewshot_ad.parts.memory_bank import greedy_coreset
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, SHARE, Odd, check_parameters
 from fewshot_ad.parts.residuals import match
@@ -77,6 +83,8 @@ class PatchCore(Method):
         """Distance to the nearest patch of the bank."""
         if self.bank_ is None:
             raise NotFittedError("PatchCore has no memory bank yet: call fit(support) first")
+        if not len(images):
+            return no_prediction(images)
         maps = torch.cat([self._distances(image[None], self.bank_) for image in images])
         size = images.shape[-2], images.shape[-1]
         anomaly_map = gaussian_blur(upsample_maps(maps, size), self.blur).cpu()

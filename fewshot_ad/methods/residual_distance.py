@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
 from fewshot_ad.parts.embedding import Embedding
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
+from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Odd, check_parameters
 from fewshot_ad.parts.residual_stage import ResidualStage, load_stage
 from fewshot_ad.parts.support import check_support
@@ -64,6 +64,8 @@ class ResidualDistance(Method):
         """Distance to the nearest support position, averaged over levels."""
         if self.support_ is None:
             raise NotFittedError("ResidualDistance has no support yet: call fit(support) first")
+        if not len(images):
+            return no_prediction(images)
         residuals = self._stage.subtract(self._stage.embed(images), self.support_)
         levels = [torch.linalg.vector_norm(maps, dim=1) for maps in residuals]
         size = images.shape[-2], images.shape[-1]

@@ -33,7 +33,7 @@ from fewshot_ad.api import (
     Track,
 )
 from fewshot_ad.parts.clip import MEAN, STD, Clip, PromptNorm, class_prototypes, load_clip
-from fewshot_ad.parts.maps import upsample_maps
+from fewshot_ad.parts.maps import no_prediction, upsample_maps
 from fewshot_ad.parts.parameters import COUNT, Between, check_parameters
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.tiles import Tiling
@@ -110,6 +110,8 @@ class WinClip(Method):
         """Nearness to the damaged prototype, and distance from the support."""
         if self.prototypes_ is None:
             raise NotFittedError("WinClip has no prototypes yet: call fit(support) first")
+        if not len(images):
+            return no_prediction(images)
         tiling = self._tiling(images)
         tiles = tiling.cut(images)
         if self.references_ and len(self.references_) != len(tiles):

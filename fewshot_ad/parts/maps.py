@@ -9,6 +9,8 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 from torch.nn import functional
 
+from fewshot_ad.api import Prediction
+
 Levels = Sequence[Float[Tensor, "b _ _"]]
 
 
@@ -78,6 +80,11 @@ def unlikelihood_map(
 def image_score(anomaly_map: Float[Tensor, "b h w"], top: int = 1) -> Float[Tensor, " b"]:
     """Mean of the ``top`` highest pixels; the maximum by default."""
     return anomaly_map.flatten(1).topk(top, dim=1).values.mean(dim=1)
+
+
+def no_prediction(images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    """What any method says of no images: no scores, and no maps of their size."""
+    return Prediction(torch.zeros(0), torch.zeros(0, *images.shape[-2:]))
 
 
 def mask_to_grid(masks: Bool[Tensor, "b H W"], size: tuple[int, int]) -> Bool[Tensor, "b h w"]:

@@ -31,7 +31,7 @@ from fewshot_ad.parts.constraintors import ConstraintorKind
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
 from fewshot_ad.parts.level_models import LevelModel, LevelModels
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
+from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
 from fewshot_ad.parts.meta_training import Course
 from fewshot_ad.parts.official import load_weights
 from fewshot_ad.parts.parameters import (
@@ -192,6 +192,8 @@ class ResidualLearner(MetaTrained):
             raise NotFittedError(
                 f"{type(self).__name__} has no support yet: call fit(support) first"
             )
+        if not len(images):
+            return no_prediction(images)
         size = images.shape[-2], images.shape[-1]
         scores = (self._score(self.models_, image[None], self.support_) for image in images)
         anomaly_map = torch.cat([self._map(levels, size) for levels in scores]).cpu()
