@@ -163,8 +163,8 @@ def load_autoencoder(
     found = loaded.copy(mask_ratio=mask_ratio, **settings)
     if not found.n_visible:
         raise FewShotError(
-            f"mask_ratio {mask_ratio} leaves none of {found.n_patches} patches visible: choose "
-            f"{1 - 1 / found.n_patches:.3f} or less"
+            f"mask_ratio {mask_ratio} leaves none of {found.n_patches} patches visible: choose a "
+            "smaller one"
         )
     return found
 
