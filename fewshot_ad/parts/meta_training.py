@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
@@ -201,6 +200,8 @@ def _merit(one: LabelledResiduals, anomaly_map: Tensor) -> float:
 def _auroc(labels: Tensor, values: Tensor) -> float:
     if labels.all() or not labels.any():
         return 0.5
+    from sklearn.metrics import roc_auc_score  # here: it takes a second to import, and few need it
+
     return float(roc_auc_score(labels.cpu().numpy(), values.cpu().numpy()))
 
 

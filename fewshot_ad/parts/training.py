@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,13 @@ class Adam:
 
     def __init__(self, module: nn.Module | None, learning_rate: float, weight_decay: float) -> None:
         found = [] if module is None else [p for p in module.parameters() if p.requires_grad]
-        self._optimiser = (
-            torch.optim.Adam(found, lr=learning_rate, weight_decay=weight_decay) if found else None
-        )
+        self._parameters = found
+        self._rates = {"lr": learning_rate, "weight_decay": weight_decay}
+
+    @cached_property
+    def _optimiser(self) -> torch.optim.Adam | None:
+        """Made at the first step: torch spends seconds on it, and a loaded model takes no step."""
+        return torch.optim.Adam(self._parameters, **self._rates) if self._parameters else None
 
     def step(self, loss: Callable[[], Float[Tensor, ""]]) -> None:
         """Evaluate a loss and follow its gradient once."""
