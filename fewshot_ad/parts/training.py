@@ -99,14 +99,16 @@ class Adam:
     """One optimiser for one module; a module without parameters is left in peace."""
 
     def __init__(self, module: nn.Module | None, learning_rate: float, weight_decay: float) -> None:
-        found = [] if module is None else [p for p in module.parameters() if p.requires_grad]
-        self._parameters = found
-        self._rates = {"lr": learning_rate, "weight_decay": weight_decay}
+        parameters = () if module is None else module.parameters()
+        self._parameters = [one for one in parameters if one.requires_grad]
+        self._rate, self._decay = learning_rate, weight_decay
 
     @cached_property
     def _optimiser(self) -> torch.optim.Adam | None:
         """Made at the first step: torch spends seconds on it, and a loaded model takes no step."""
-        return torch.optim.Adam(self._parameters, **self._rates) if self._parameters else None
+        if not self._parameters:
+            return None
+        return torch.optim.Adam(self._parameters, lr=self._rate, weight_decay=self._decay)
 
     def step(self, loss: Callable[[], Float[Tensor, ""]]) -> None:
         """Evaluate a loss and follow its gradient once."""
