@@ -14,7 +14,7 @@ from typing import TypeVar
 from fewshot_ad.api import FewShotError, KnownClasses, MetaTrained
 from fewshot_ad.evaluation.identity import known_digest, method_identity, method_name
 from fewshot_ad.evaluation.locks import exclusive
-from fewshot_ad.evaluation.results import without_device
+from fewshot_ad.evaluation.results import without_place
 
 M = TypeVar("M", bound=MetaTrained)
 
@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 def checkpoint_key(method: MetaTrained, known: KnownClasses) -> str:
     """Short digest of all that meta-training depends on: method, parameters, weights, images."""
     identity = method_identity(method)
-    identity["params"] = without_device(identity["params"])
+    identity["params"] = without_place(identity["params"], identity["weights_digest"])
     content = {**identity, "known": known_digest(known)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -98,14 +98,18 @@ class ResultRow(Cell):
 def row_key(cell: Cell) -> str:
     """Short digest of the cell, whatever device and moment it was computed at."""
     identity = {each.name: getattr(cell, each.name) for each in fields(Cell)}
-    identity["params"] = without_device(cell.params)
+    identity["params"] = without_place(cell.params, cell.weights_digest)
     text = json.dumps(identity, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def without_device(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The hyper-parameters that change outcomes: where it is computed does not."""
-    return {name: value for name, value in params.items() if name != "device"}
+def without_place(params: Mapping[str, Any], weights_digest: str | None) -> dict[str, Any]:
+    """The hyper-parameters that change outcomes: where it is computed does not.
+
+    Nor does the folder of weights that are told by their digest: it counts as none.
+    """
+    kept = {name: value for name, value in params.items() if name != "device"}
+    return kept | {"weights_dir": None} if weights_digest and "weights_dir" in kept else kept
 
 
 def append(path: Path, row: ResultRow) -> None:

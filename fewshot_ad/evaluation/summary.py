@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from fewshot_ad.api import Track
 from fewshot_ad.episodes import Shots
 from fewshot_ad.evaluation.metrics import IMAGE_METRICS, PIXEL_METRICS
-from fewshot_ad.evaluation.results import ResultRow, row_key, without_device
+from fewshot_ad.evaluation.results import ResultRow, row_key, without_place
 from fewshot_ad.images import EvalSize
 
 METRICS = IMAGE_METRICS + PIXEL_METRICS
@@ -88,7 +88,7 @@ def _configuration(row: ResultRow) -> Hashable:
         row.dataset,
         row.method,
         row.recipe,
-        json.dumps([without_device(row.params), row.extra], sort_keys=True),
+        json.dumps([without_place(row.params, row.weights_digest), row.extra], sort_keys=True),
         row.backbone,
         row.weights_digest,
         _known_datasets(row),

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
@@ -112,7 +112,8 @@ def _check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
             f"version of fewshot-ad has recipe {wanted.get('recipe', 1)}; train again"
         )
     params, asked = found["params"], wanted["params"]
-    differing = [name for name in {**params, **asked} if params.get(name) != asked.get(name)]
+    names = {**params, **asked}
+    differing = [name for name in names if _content(params, name) != _content(asked, name)]
     if differing:
         name = differing[0]
         raise FewShotError(
@@ -124,3 +125,11 @@ def _check_identity(path: Path, found: Mapping[str, Any], wanted: Mapping[str, A
             f"{path} was trained on backbone weights {found['weights_digest']}, these are "
             f"{wanted['weights_digest']}; use the same backbone, or train again"
         )
+
+
+def _content(params: Mapping[str, Any], name: str) -> Any:
+    """A parameter; of a factory in a file, not the folder: the digest of its weights tells it."""
+    value = params.get(name)
+    if name == "backbone" and isinstance(value, str) and ".py:" in value:
+        return PurePath(value).name
+    return value

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -157,6 +159,22 @@ def test_specs_name_a_root_or_classes_or_both(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert parse_known(f"folder:{folder.name}").names == ("folder/bolt", "folder/nut")
     assert parse_known(f"folder:{folder.name}:bolt").names == ("folder/bolt",)
+
+
+def test_two_folders_with_a_class_of_one_name_are_refused_unless_it_is_chosen_from_one(
+    folder, tmp_path_factory
+):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(folder / "nut", other / "nut")
+    shutil.copytree(folder / "bolt", other / "rivet")
+    with pytest.raises(FewShotError, match=r"nut is given twice; .* rename one of two folders"):
+        parse_known(f"folder:{folder},folder:{other}")
+    names = ("folder/nut", "folder/rivet")
+    known = parse_known(f"folder:{folder}:nut,folder:{other}:rivet")
+    assert known.names == names
+    assert parse_known(f"folder:{other}").names == names
+    both = parse_known(f"folder:{folder},folder:{other}", exclude=("folder", "nut"))
+    assert both.names == ("folder/bolt", "folder/rivet")  # a target's name counts in any folder
 
 
 def test_a_folder_named_like_a_class_does_not_hide_the_class(folder, monkeypatch):

@@ -78,6 +78,14 @@ def test_the_key_is_that_of_the_cell_alone():
         assert row_key(row(**{each.name: new})) != row_key(row()), each.name
 
 
+def test_a_folder_of_weights_makes_no_other_row_unless_nothing_else_tells_the_weights():
+    params = {**row().params, "weights_dir": None}
+    moved = {**params, "weights_dir": "elsewhere"}
+    for digest, expected in (("0123", True), (None, False)):
+        rows = [row(params=each, weights_digest=digest) for each in (params, moved)]
+        assert (row_key(rows[0]) == row_key(rows[1])) is expected
+
+
 def test_a_kill_between_or_within_writes_loses_only_the_torn_line(tmp_path):
     path = tmp_path / "results.jsonl"
     append(path, row())

@@ -126,6 +126,18 @@ def test_other_backbone_weights_are_told(path: Path) -> None:
     assert "backbone weights 0123, these are 4567" in refusal(path, identity(weights_digest="4567"))
 
 
+def test_a_factory_whose_file_was_moved_is_the_same_backbone(tmp_path: Path) -> None:
+    params = {**IDENTITY["params"], "backbone": "before/nets.py:build"}
+    path = tmp_path / "c"
+    write_checkpoint(path, identity(params=params), KNOWN, STATE)
+    read_checkpoint(path, identity(params={**params, "backbone": "/after/nets.py:build"}))
+    for other in ("after/other.py:build", "before/nets.py:make", "nets:build"):
+        assert "was trained with backbone=" in refusal(
+            path, identity(params={**params, "backbone": other})
+        )
+    assert "weights" in refusal(path, identity(params=params, weights_digest="4567"))
+
+
 def test_another_format_is_told(path: Path) -> None:
     save_file(STATE, path, {HEADER: json.dumps({"format": 2})})
     assert "has checkpoint format 2, this version of fewshot-ad reads 1" in refusal(path)
