@@ -36,14 +36,11 @@ def reframe(
 def reframe_support(support: Support, given: Preprocess, wanted: Preprocess) -> Support:
     """A support in the frame of another method, masks by nearest neighbour."""
     anomalous = support.anomalous
-    if anomalous is not None and given.size != wanted.size:
-        masks = functional.interpolate(
-            anomalous.masks[:, None].float(), (wanted.size, wanted.size), mode="nearest-exact"
-        )
-        anomalous = LabelledBatch(anomalous.images, masks[:, 0] > 0, anomalous.is_anomalous)
     if anomalous is not None:
+        size = wanted.size, wanted.size
+        masks = functional.interpolate(anomalous.masks[:, None].float(), size, mode="nearest-exact")
         images = reframe(anomalous.images, given, wanted)
-        anomalous = LabelledBatch(images, anomalous.masks, anomalous.is_anomalous)
+        anomalous = LabelledBatch(images, masks[:, 0] > 0, anomalous.is_anomalous)
     return Support(support.target_class, reframe(support.images, given, wanted), anomalous)
 
 
