@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from textwrap import shorten
 from threading import Lock
 from types import ModuleType
 from typing import Any, Literal
@@ -93,7 +94,8 @@ class Clip:
         for sentence in sentences:
             if (count := count_tokens(sentence)) > self.context:
                 raise FewShotError(
-                    f"{sentence!r} has {count} tokens, {self.name} reads {self.context}: shorten it"
+                    f"{shorten(sentence, 60)!r} has {count} tokens, {self.name} reads "
+                    f"{self.context}: shorten it"
                 )
 
     def check_normalisation(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:

@@ -100,7 +100,7 @@ def build(source: Source, image_size: int, resize_positions: bool) -> nn.Module:
         torch.manual_seed(RANDOM_SEED)
         network = _construct(config)
     if source.path is not None:
-        fill(network, source)
+        fill(network, source, resize_positions)
     return network.eval().requires_grad_(requires_grad=False).float()
 
 
@@ -126,8 +126,8 @@ def check_config(name: str, config: Config) -> None:
             )
 
 
-def fill(network: nn.Module, source: Source) -> None:
-    """Load the file of a source.
+def fill(network: nn.Module, source: Source, resize_positions: bool) -> None:
+    """Load the file of a source; see :func:`build` for the positions.
 
     Raises:
         FewShotError: the file cannot be read, or is of another network.
@@ -143,11 +143,14 @@ def fill(network: nn.Module, source: Source) -> None:
     }.items():
         if names:
             raise _another(source, f"{len(names)} tensors are {what}, as {min(names)}")
-    resize_pos_embed(stored, network)
+    if resize_positions:
+        resize_pos_embed(stored, network)
     for key, value in stored.items():
-        if value.numel() != wanted[key].numel():
-            raise _another(source, f"{key} is {list(value.shape)}, not {list(wanted[key].shape)}")
-        stored[key] = value.reshape(wanted[key].shape)
+        shape = wanted[key].shape
+        if value.numel() == shape.numel() == 1:  # scales were once [1] and once []
+            stored[key] = value.reshape(shape)
+        elif value.shape != shape:
+            raise _another(source, f"{key} is {list(value.shape)}, not {list(shape)}")
     network.load_state_dict(stored)
 
 

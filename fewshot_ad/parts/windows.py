@@ -78,7 +78,7 @@ class WindowTower(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b d h2 w2"]]:
-        """The whole image [b d 1 1], windows [b d rows columns] per side, patches [b w rows cols].
+        """The whole image [b d 1 1], windows [b d rows columns] per side, patches [b c rows cols].
 
         None of them is brought to unit length.
         """
@@ -89,7 +89,7 @@ class WindowTower(nn.Module):
         maps = [each.mT.unflatten(2, (n, -1)) for each, n in zip(windows, rows, strict=True)]
         return [image[:, :, None, None], *maps, patches.mT.unflatten(2, self.grid)]
 
-    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n w"]:
+    def embed(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Class token and patches with the positions of the whole image, ready for the blocks."""
         visual = self.visual
         patches = visual.conv1(images).flatten(2).mT
@@ -97,8 +97,8 @@ class WindowTower(nn.Module):
         return visual.ln_pre(torch.cat([first, patches], dim=1) + visual.positional_embedding)
 
     def whole(
-        self, tokens: Float[Tensor, "b n w"]
-    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n2 w"]]:
+        self, tokens: Float[Tensor, "b n c"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b n2 c"]]:
         """Image embedding as ``encode_image`` gives it, and the patches for references."""
         blocks = self.visual.transformer.resblocks
         kept = range(len(blocks))[self.patch_block]
@@ -110,7 +110,7 @@ class WindowTower(nn.Module):
         return self.project(tokens, self.visual.pool_type == "avg"), patches[:, 1:]
 
     def windows(
-        self, tokens: Float[Tensor, "b n w"], layout: Int[Tensor, "m k"]
+        self, tokens: Float[Tensor, "b n c"], layout: Int[Tensor, "m k"]
     ) -> Float[Tensor, "b m d"]:
         """Embeddings of the windows of all images, a bounded number of tokens at a time."""
         images, (count, size) = len(tokens), layout.shape
@@ -123,7 +123,7 @@ class WindowTower(nn.Module):
         found = [self.sequences(flat[block]) for block in rows.split(at_once)]
         return torch.cat(found).unflatten(0, (images, count))
 
-    def sequences(self, tokens: Float[Tensor, "s n w"]) -> Float[Tensor, "s d"]:
+    def sequences(self, tokens: Float[Tensor, "s n c"]) -> Float[Tensor, "s d"]:
         """One embedding per sequence, each of them what the tower makes of that sequence alone."""
         *blocks, last = self.visual.transformer.resblocks
         for block in blocks:
@@ -133,8 +133,8 @@ class WindowTower(nn.Module):
         return self.project(self.run_block(last, tokens), over_patches=True)
 
     def run_block(
-        self, block: Any, tokens: Float[Tensor, "s n w"], only_class: bool = False
-    ) -> Float[Tensor, "s n2 w"]:
+        self, block: Any, tokens: Float[Tensor, "s n c"], only_class: bool = False
+    ) -> Float[Tensor, "s n2 c"]:
         """One block of the model; sequences come first here, whichever way round the block is.
 
         With ``only_class`` nothing is computed but what becomes of the class token.
@@ -144,7 +144,7 @@ class WindowTower(nn.Module):
             return run(block, tokens, 1)
         return run(block, tokens.transpose(0, 1).contiguous(), 0).transpose(0, 1)
 
-    def project(self, tokens: Float[Tensor, "s n w"], over_patches: bool) -> Float[Tensor, "s d"]:
+    def project(self, tokens: Float[Tensor, "s n c"], over_patches: bool) -> Float[Tensor, "s d"]:
         """Last norm, pooling and projection into the space of the text."""
         visual = self.visual
         if visual.final_ln_after_pool:
@@ -240,5 +240,5 @@ def _class_token(block: Any, tokens: Tensor, axis: int) -> Tensor:
     return first + block.ls_2(block.mlp(block.ln_2(first)))
 
 
-def _pooled(tokens: Float[Tensor, "s n w"], over_patches: bool) -> Float[Tensor, "s w"]:
+def _pooled(tokens: Float[Tensor, "s n c"], over_patches: bool) -> Float[Tensor, "s c"]:
     return tokens[:, 1:].mean(dim=1) if over_patches else tokens[:, 0]
