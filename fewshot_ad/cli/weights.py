@@ -87,7 +87,7 @@ def verify_command(
         except FewShotError as error:
             failures.append(str(error))
             continue
-        what = "as published" if found.is_pinned else "sound; no digest of it was published"
+        what = "as published" if found.is_pinned else "sound; its published digest is not known"
         typer.echo(f"{name}: {what}\n  {found.path}\n  SHA-256 {found.sha256}")
     if failures:
         raise FewShotError("; ".join(failures))
@@ -123,7 +123,7 @@ def _card(entry: PublishedWeights, path: Path | None) -> str:
         f"{entry.name}: {'here' if path else 'not here'}",
         entry.purpose,
         f"{entry.file_name}, {entry.megabytes:.0f} MB, {entry.licence}{source}",
-        f"SHA-256 {', '.join(digests) or 'not published'}",
+        f"SHA-256 {', '.join(digests) or 'not known'}",
         *filter(None, [entry.note]),
     ]
     return "\n  ".join(lines)

@@ -1,7 +1,7 @@
 """Every set of weights that the package names: what it is for, its size, licence, source, digest.
 
 Facts only; adding weights is adding an entry here. Digests are of files as they were published. A
-release that prints only the beginning of a SHA-256 is pinned by that; what nobody printed is not
+release that prints only the beginning of a SHA-256 is pinned by that; what is not known is not
 pinned. Nothing heavy is imported here, and nothing is fetched.
 """
 
@@ -34,7 +34,7 @@ class PublishedWeights:
         repository: on the Hugging Face hub; empty where these weights are not there.
         files: their names in the repository, the preferred one first.
         url: of a file outside the hub; the cache of torch keeps it under its last part.
-        sha256: for a suffix of the published file, its digest or how that begins.
+        sha256: for a suffix of the published file, its digest or how that begins, where known.
         tensor: name and shape of one that other architectures do not have.
         note: what to look out for.
         embedded: the file, where it travels with the package.

@@ -94,7 +94,7 @@ def test_verify_checks_all_that_is_here_and_fails_if_one_is_not_sound(cli, folde
     result = cli("weights", "verify", "--weights-dir", folder)
     assert result.exit_code == 0
     assert "tiny: as published" in result.stdout
-    assert f"{E31}: sound; no digest of it was published" in result.stdout
+    assert f"{E31}: sound; its published digest is not known" in result.stdout
 
     torch.save({"a": torch.zeros(1)}, folder / "resnet18-f37072fd.pth")
     (folder / "vit-mae-base.safetensors").write_text("<html>moved</html>")

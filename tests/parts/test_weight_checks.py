@@ -53,7 +53,7 @@ def test_the_embedded_weights_are_the_pinned_ones():
     assert found.sha256 == digest(found.path)
 
 
-def test_a_file_of_which_no_digest_was_published_is_judged_by_its_content(tmp_path: Path):
+def test_a_file_whose_published_digest_is_not_known_is_judged_by_its_content(tmp_path: Path):
     path = tmp_path / f"{E31}.safetensors"
     save_file(POSITIONS, path)
     assert verify_weights(E31, tmp_path) == weight_checks.Verified(path, digest(path), False)
