@@ -14,11 +14,13 @@ from fewshot_ad.cli import options
 from fewshot_ad.cli.running import Run, check_checkpoint, check_shots, check_writable
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.cli.settings import (
+    check_text,
     configured_method,
     parse_eval_size,
     parse_seeds,
     parse_shots,
     parse_target_classes,
+    with_options,
 )
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes import Manifest, episodes, leak_warning, load_manifest
@@ -78,6 +80,8 @@ def eval_command(
     ] = None,
     backbone: options.Backbone = None,
     weights_dir: options.WeightsDir = None,
+    prompts: options.Prompts = None,
+    class_name: options.ClassName = None,
     settings: options.Settings = None,
     paper: options.Paper = False,
     device: options.Device = "auto",
@@ -113,11 +117,17 @@ def eval_command(
     """
     screen = Screen(quiet=quiet, as_json=as_json)
     source = load_dataset(dataset)
+    text = {"prompts": prompts, "class_name": class_name}
     methods = [
-        configured_method(name, settings or (), device, backbone, weights_dir, paper)
+        with_options(
+            configured_method(name, settings or (), device, backbone, weights_dir, paper),
+            name,
+            text,
+        )
         for name in method
     ]
     classes = parse_target_classes(target_class or (), source)
+    check_text(methods, classes)
     draw = partial(
         episodes,
         source,

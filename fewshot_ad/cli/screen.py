@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.report.table import empty_metrics, terminal_tables
@@ -54,13 +55,17 @@ class Screen:
         with Progress(*columns, console=self._bars, transient=True, disable=hidden) as progress:
             yield Bar(progress, progress.add_task(what, total=total))
 
+    def tables(self, tables: Iterable[Table]) -> None:
+        """Print tables on stdout, however quiet."""
+        for table in tables:
+            self._out.print(table)
+
     def show(self, rows: Sequence[ResultRow]) -> None:
         """The tables with the reasons of what is empty, or the rows as JSON."""
         if self._as_json:
             sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             return
-        for table in terminal_tables(rows):
-            self._out.print(table)
+        self.tables(terminal_tables(rows))
         for line in empty_metrics(rows):
             self._out.print(line, soft_wrap=True, markup=False)
 

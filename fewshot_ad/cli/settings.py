@@ -1,6 +1,6 @@
 """The values of options: shots, seeds, and ``--set name=value`` typed by the fields of a method."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, UnionType
@@ -13,6 +13,7 @@ from fewshot_ad.assets import unknown_name
 from fewshot_ad.episodes import Shots
 from fewshot_ad.images import EvalSize
 from fewshot_ad.methods import load_method
+from fewshot_ad.prompts import load_prompts
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
@@ -190,11 +191,42 @@ def configured_method(
     """
     method = load_method(name).variant(device=parse_device(device))
     method = method.variant(**(getattr(method, "PAPER", {}) if paper else {}))
-    for parameter, value in (("backbone", backbone), ("weights_dir", weights_dir)):
+    method = with_options(method, name, {"backbone": backbone, "weights_dir": weights_dir})
+    return with_settings(method, settings)
+
+
+def with_options(method: Method, name: str, given: Mapping[str, object]) -> Method:
+    """A copy with the parameters that have options of their own; what is None was not given.
+
+    Raises:
+        FewShotError: the method has no such parameter.
+    """
+    known = {field.name for field in fields(method)}
+    for parameter, value in given.items():
         if value is None:
             continue
-        if parameter not in {field.name for field in fields(method)}:
+        if parameter not in known:
             option = parameter.replace("_", "-")
             raise FewShotError(f"{name} takes no --{option}: it has no parameter '{parameter}'")
         method = method.variant(**{parameter: str(value)})
-    return with_settings(method, settings)
+    return method
+
+
+def check_text(methods: Iterable[Method], classes: Sequence[str]) -> None:
+    """Refuse prompts that cannot be read, and one name for several classes, before any work.
+
+    Raises:
+        FewShotError: see ``load_prompts``; or a class has no name that reads as words.
+    """
+    for method in methods:
+        prompts, class_name = (getattr(method, name, None) for name in ("prompts", "class_name"))
+        if not isinstance(prompts, str):
+            continue
+        if class_name is not None and len(classes) > 1:
+            raise FewShotError(
+                f"--class-name '{class_name}' names one class and {len(classes)} are under test; "
+                "list names under class_names in a prompt file, or give one --target-class"
+            )
+        found = load_prompts(prompts)
+        for target_class in classes:
+            found.sentences(target_class, class_name)

@@ -10,6 +10,7 @@ from fewshot_ad.episodes import digest_samples
 from fewshot_ad.evaluation.leaks import KnownNames, seen_by
 from fewshot_ad.evaluation.results import Cell
 from fewshot_ad.images import EvalSize
+from fewshot_ad.prompts import list_prompts, load_prompts
 
 _OUR_METHODS = "fewshot_ad.methods."
 
@@ -25,12 +26,14 @@ def method_name(method: Method) -> str:
 def method_identity(method: Method) -> dict[str, Any]:
     """Name, parameters, recipe, backbone and weights of a method, by the names they have in a cell.
 
+    Parameters tell the digest of a prompt file besides its path, since files change.
+
     Raises:
-        FewShotError: a parameter is not JSON-able.
+        FewShotError: a parameter is not JSON-able, or a prompt file cannot be read.
     """
     return {
         "method": method_name(method),
-        "params": _as_json(method),
+        "params": _as_json(method) | _prompts_digest(method),
         "recipe": getattr(method, "recipe", 1),
         "track": method.track,
         "backbone": getattr(method, "backbone", None),
@@ -88,6 +91,14 @@ def cell_of(
         eval_size=eval_size,
         extra=dict(extra or {}),
     )
+
+
+def _prompts_digest(method: Method) -> dict[str, str]:
+    """What a prompt file of the user says; shipped ones never change under their name."""
+    prompts = getattr(method, "prompts", None)
+    if not isinstance(prompts, str) or prompts in list_prompts():
+        return {}
+    return {"prompts_digest": load_prompts(prompts).digest}
 
 
 def _as_json(method: Method) -> dict[str, Any]:

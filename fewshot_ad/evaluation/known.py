@@ -4,11 +4,10 @@ import hashlib
 import json
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
 
 from fewshot_ad.api import Dataset, FewShotError, LabelledBatch, Preprocess, Sample
 from fewshot_ad.assets import unknown_name
@@ -85,6 +84,14 @@ class KnownImages:
         """The test normals and anomalies of a class with their masks, in natural order."""
         known = self._named(name)
         return _read(known.dataset, known.labelled, preprocess)
+
+    def without(self, names: Collection[str]) -> "KnownImages":
+        """The others of these classes.
+
+        Raises:
+            FewShotError: none is left.
+        """
+        return KnownImages([known for name, known in self._classes.items() if name not in names])
 
     def split(self, n_held_out: int, seed: int = 0) -> tuple["KnownImages", "KnownImages"]:
         """Classes to train on, and ``n_held_out`` others to select by.
@@ -219,7 +226,7 @@ def _known_class(dataset: Dataset, class_name: str, limit: int, seed: int) -> Kn
 
 
 def _mask_digest(dataset: Dataset, sample: Sample) -> str:
-    """Of the mask as it is stored, nothing is read or drawn to pixels; empty where there is none."""
+    """Of the mask as it is stored, which is not drawn to pixels; empty where there is none."""
     return dataset.digest(replace(sample, path=sample.mask_path)) if sample.mask_path else ""
 
 

@@ -3,9 +3,11 @@
 import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Sample
+from fewshot_ad.prompts import load_prompts
 
 
 @runtime_checkable
@@ -28,10 +30,24 @@ def image_digests(dataset: Dataset, samples: Iterable[Sample]) -> dict[Sample, s
     return {sample: dataset.digest(sample) for sample in samples}
 
 
+@dataclass(frozen=True, slots=True)
+class ChosenOn:
+    """The known classes of a prompt set; their images are not on record."""
+
+    names: tuple[str, ...]
+    digests: frozenset[str] = frozenset()
+
+
 def seen_by(method: Method) -> KnownNames | None:
-    """What a meta-trained method remembers of its known classes, in its field ``known_``."""
-    known = getattr(method, "known_", None)
-    return known if isinstance(known, KnownNames) else None
+    """What a meta-trained method remembers of its known classes, in its field ``known_``.
+
+    Of a method that reads text, the classes that its prompt set was chosen on.
+    """
+    known, prompts = (getattr(method, name, None) for name in ("known_", "prompts"))
+    if isinstance(known, KnownNames):
+        return known
+    names = load_prompts(prompts).known if isinstance(prompts, str) else ()
+    return ChosenOn(names) if names else None
 
 
 def check_leaks(episode: Episode, digests: Mapping[Sample, str], known: KnownNames) -> None:
@@ -50,7 +66,7 @@ def check_leaks(episode: Episode, digests: Mapping[Sample, str], known: KnownNam
     if target in known.names:
         raise FewShotError(
             f"leak: the target class {target} is among the {len(known.names)} known classes; leave "
-            "it out of the known classes and meta-train again, or choose another target class."
+            "it out of the known classes and learn anew, or choose another target class."
         )
     for role, samples in _roles(episode):
         seen = [sample.path for sample in samples if digests[sample] in known.digests]

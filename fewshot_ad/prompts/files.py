@@ -46,17 +46,13 @@ def save_prompts(prompts: PromptSet, path: Path, *, overwrite: bool = False) -> 
     """Write a prompt set, whole or not at all; what is written can be loaded again.
 
     Raises:
-        FewShotError: the name does not end in .yaml, the file exists and ``overwrite`` is false,
-            the set is not valid, or the file cannot be written.
+        FewShotError: as ``check_new_file``, the set is not valid, or the file cannot be written.
     """
-    if path.suffix not in SUFFIXES:
-        raise FewShotError(f"prompts {path} have no .yaml ending: call them {path.name}.yaml")
+    check_new_file(path, overwrite=overwrite)
     text = render_prompts(prompts)
     parse_prompts(path.name, str(path), text)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        if path.exists() and not overwrite:
-            raise FewShotError(f"{path} exists: choose another name, or ask to overwrite it")
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
     except OSError as error:
@@ -65,10 +61,26 @@ def save_prompts(prompts: PromptSet, path: Path, *, overwrite: bool = False) -> 
         raise FewShotError(f"prompts {path} cannot be written: {error.strerror}") from None
 
 
+def check_new_file(path: Path, *, overwrite: bool = False) -> None:
+    """Refuse a path that prompts cannot be written to, before work is done for it.
+
+    Raises:
+        FewShotError: its name does not end in .yaml, its folder is not there, or the file exists
+            and ``overwrite`` is false.
+    """
+    if path.suffix not in SUFFIXES:
+        raise FewShotError(f"prompts {path} have no .yaml ending: call them {path.name}.yaml")
+    if not path.parent.is_dir():
+        raise FewShotError(f"prompts {path} cannot be written: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise FewShotError(f"{path} exists: choose another name, or ask to overwrite it")
+
+
 def render_prompts(prompts: PromptSet) -> str:
     """The YAML text of a prompt set."""
     optional = {
         "notes": prompts.notes,
+        "known": list(prompts.known),
         "any_class": prompts.any_class,
         "class_names": dict(prompts.class_names),
         "repeats": dict(prompts.repeats),

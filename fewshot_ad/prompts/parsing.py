@@ -13,7 +13,7 @@ from fewshot_ad.prompts.wording import check_class_name, check_phrase
 
 FORMAT = 1
 _REQUIRED = ("format", "source", *LISTS)
-_OPTIONAL = ("class_names", "any_class", "overrides", "groups", "repeats", "notes")
+_OPTIONAL = ("class_names", "any_class", "overrides", "groups", "repeats", "known", "notes")
 
 
 def parse_prompts(name: str, where: str, text: str) -> PromptSet:
@@ -64,6 +64,7 @@ class _Reader:
             "overrides": self._overrides,
             "groups": self._groups,
             "repeats": self._repeats,
+            "known": self._known,
             **dict.fromkeys(LISTS, self._phrases),
         }
         return readers.get(key, self._document.text)(node, key)
@@ -117,6 +118,14 @@ class _Reader:
         self._lines |= {
             (what, text): line_of(item) for text, item in zip(found, items, strict=True)
         }
+        return tuple(found)
+
+    def _known(self, node: Node, what: str) -> Strings:
+        items = self._document.items(node, what)
+        found = [self._document.text(item, f"an entry of {what}") for item in items]
+        for name, item in zip(found, items, strict=True):
+            if "/" not in name.strip("/"):
+                self._document.fail(item, f"{what} lists {name!r}, expected dataset/class")
         return tuple(found)
 
     def _repeats(self, node: Node, what: str) -> dict[str, int]:

@@ -30,6 +30,8 @@ class PromptSet:
         groups: words by a name for them; the strings that hold one of the words are a group, which
             an ablation drops together.
         repeats: how often a string counts, where that is more than once.
+        known: the classes on which the strings were chosen, as ``dataset/class``; the leak guard
+            keeps them from being targets.
         notes: what a reader should know besides.
     """
 
@@ -45,6 +47,7 @@ class PromptSet:
     )
     groups: Mapping[str, Strings] = field(default_factory=dict[str, Strings])
     repeats: Mapping[str, int] = field(default_factory=dict[str, int])
+    known: Strings = ()
     notes: str = ""
 
     def spoken(self, class_name: str) -> str:
