@@ -9,12 +9,12 @@ that a study of many prompts costs one evaluation and some products of matrices:
     >>> p = anomaly_probability(image, prototypes, 0.07)             # parts.windows
     >>> window_map([small, middle], (2, 3), prototypes, 0.07, p[:, 0, 0])
 
-=========================================== =======================================================
-``ViT-B-16-plus-240.laion400m_e32``          a model of open_clip and the tag of its weights
-``path/to/ViT-B-16.mine.safetensors``        a file that is called after its architecture
-``path/to/folder``                           ``open_clip_config.json`` and the model, as on the hub
-``random:tiny``, ``random:ViT-B-16``         weights drawn by a fixed seed, built at any size
-=========================================== =======================================================
+=================================== ==============================================================
+``ViT-B-16-plus-240.laion400m_e32`` a model of open_clip and the tag of its weights
+``path/to/ViT-B-16.mine.pt``        a file that is called after its architecture
+``path/to/folder``                  ``open_clip_config.json`` and the model, as on the hub
+``random:tiny``, ``random:NAME``    weights drawn by a fixed seed, at any size
+=================================== ==============================================================
 """
 
 from collections.abc import Sequence

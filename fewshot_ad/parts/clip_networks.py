@@ -96,10 +96,11 @@ def build(source: Source, image_size: int, resize_positions: bool) -> nn.Module:
     check_config(source.name, config)
     _check_size(source, image_size, resize_positions)
     config["vision_cfg"]["image_size"] = image_size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+    with torch.random.fork_rng(devices=[]):  # building draws weights, though they will be others
         network = _construct(config)
-    if source.path is not None:
+    if source.path is None:
+        draw_weights(network)
+    else:
         fill(network, source, resize_positions)
     return network.eval().requires_grad_(requires_grad=False).float()
 
@@ -154,6 +155,18 @@ def fill(network: nn.Module, source: Source, resize_positions: bool) -> None:
     network.load_state_dict(stored)
 
 
+@torch.no_grad()
+def draw_weights(network: nn.Module) -> None:
+    """Weights of a fixed seed, the same whatever open_clip's own initialisation is or was."""
+    generator = torch.Generator().manual_seed(RANDOM_SEED)
+    for name, values in sorted(network.named_parameters()):
+        if name.endswith("bias"):
+            values.zero_()
+        elif values.ndim > 1 or name.endswith("class_embedding"):
+            inputs = values[0].numel() if values.ndim > 1 else len(values)
+            values.copy_(torch.randn(values.shape, generator=generator) / inputs**0.5)
+
+
 def _construct(config: Config) -> nn.Module:
     kind = CustomTextCLIP if config.get("custom_text") else CLIP
     return kind(**{key: config[key] for key in config if key in _ARGUMENTS})
@@ -168,13 +181,13 @@ def _check_size(source: Source, image_size: int, resize_positions: bool) -> None
     trained, patch = vision["image_size"], vision["patch_size"]
     if image_size % patch:
         raise FewShotError(
-            f"{source.name} takes images of {trained} px, cut in patches of {patch}: {image_size} "
-            f"px were given; type --set preprocess.size={trained}"
+            f"{source.name} cuts images in patches of {patch} px, and {image_size} px is no "
+            f"multiple: type --set preprocess.size={trained}, or tile={trained} to use tiles"
         )
     if source.path is not None and image_size != trained and not resize_positions:
         raise FewShotError(
-            f"{source.name} was trained at {trained} px, images have {image_size}: type --set "
-            f"preprocess.size={trained}, or --set resize_positions=true to go on at {image_size}"
+            f"{source.name} was trained at {trained} px, images or tiles have {image_size}: type "
+            f"--set preprocess.size={trained}, or --set resize_positions=true to go on as it is"
         )
 
 
@@ -196,15 +209,11 @@ def _from_name(name: str, weights_dir: Path | None) -> Source:
     if tag not in tags:
         raise unknown_name(f"set of weights of {architecture}", tag, tags)
     check_config(name, config)
-    published = get_pretrained_cfg(architecture, tag)
-    if published.get("quick_gelu") or tag == "openai":
-        config["quick_gelu"] = True
-    mean, std = published.get("mean") or MEAN, published.get("std") or STD
-    return Source(name, config, require_weights(name, weights_dir), tuple(mean), tuple(std))
+    return _as_published(name, architecture, tag, require_weights(name, weights_dir))
 
 
 def _from_file(path: Path) -> Source:
-    """The architecture is what the file name starts with, in open_clip's spelling or in its own."""
+    """Architecture and tag are what the file name starts with, in one of open_clip's spellings."""
     start = _plain(path.name)
     fitting = [name for name in open_clip.list_models() if start.startswith(_plain(name))]
     if not fitting:
@@ -214,7 +223,24 @@ def _from_file(path: Path) -> Source:
             f"and {CONFIG_FILE}"
         )
     architecture = max(fitting, key=len)
+    rest = start.removeprefix(_plain(architecture)).removeprefix(".")
+    tags = list_pretrained_tags_by_model(architecture)
+    tag = max((tag for tag in tags if rest.startswith(_plain(tag))), key=len, default="")
+    if tag:
+        return _as_published(path.name, architecture, tag, path)
     return Source(path.name, _config(architecture), path)
+
+
+def _as_published(name: str, architecture: str, tag: str, path: Path) -> Source:
+    """The activation and the normalisation hang on the tag as well, not on the architecture alone.
+
+    open_clip up to 2.26 does not list the activation; weights of OpenAI have the quick one.
+    """
+    config, published = _config(architecture), get_pretrained_cfg(architecture, tag)
+    if published.get("quick_gelu") or tag == "openai":
+        config["quick_gelu"] = True
+    mean, std = published.get("mean") or MEAN, published.get("std") or STD
+    return Source(name, config, path, tuple(mean), tuple(std))
 
 
 def _plain(name: str) -> str:

@@ -216,7 +216,7 @@ def test_parameters_are_checked_when_the_method_is_made(changes: dict[str, Any],
         ({}, (64, 96), "images are 64x96: expected squares, or a tile size, as tile=240"),
         ({"tile": 64}, (48, 96), "images are 48x96, smaller than tiles of 64"),
         ({"tile": 64}, (64, 160), "images make 3 tiles, the support made 1"),
-        ({}, (72, 72), "random:tiny takes images of 64 px, cut in patches of 16: 72 px"),
+        ({}, (72, 72), "random:tiny cuts images in patches of 16 px, and 72 px is no multiple"),
         ({}, (32, 32), "the image has 2x2 patches: too small for windows of 3x3"),
     ],
 )

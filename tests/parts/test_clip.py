@@ -146,6 +146,25 @@ def test_a_name_with_a_tag_is_looked_for_in_the_folder(
         build(other, 224, False)
 
 
+@pytest.mark.parametrize(
+    ("file_name", "quick"),
+    [
+        ("ViT-B-16.openai.safetensors", True),
+        ("vit_b_16-openai-5806e77c.pt", True),
+        ("ViT-B-16-quickgelu.mine.safetensors", True),
+        ("ViT-B-16.laion2b_s34b_b88k.safetensors", False),
+        ("ViT-B-16.mine.safetensors", False),
+    ],
+)
+def test_the_tag_in_a_file_name_tells_the_activation(
+    file_name: str, quick: bool, tmp_path: Path
+) -> None:
+    (tmp_path / file_name).write_bytes(b"")
+    source = find_source(str(tmp_path / file_name), None)
+    assert bool(source.config.get("quick_gelu")) == quick
+    assert source.mean == (None if "mine" in file_name else MEAN)
+
+
 def test_a_folder_of_the_hub_describes_itself(tmp_path: Path) -> None:
     preprocess = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
     written = {"model_cfg": deepcopy(TINY), "preprocess_cfg": preprocess}
@@ -195,9 +214,7 @@ def test_another_size_is_taken_only_when_asked_for(tmp_path: Path) -> None:
     source = Source("mine", TINY, path)
     with pytest.raises(FewShotError, match=r"mine was trained at 64 px.* resize_positions=true"):
         build(source, 96, False)
-    with pytest.raises(
-        FewShotError, match=r"patches of 16: 90 px were given; type --set preprocess"
-    ):
+    with pytest.raises(FewShotError, match=r"patches of 16 px, and 90 px is no multiple: type"):
         build(source, 90, True)
     larger = build(source, 96, True)
     resize_pos_embed(stored, larger)  # as open_clip does it
