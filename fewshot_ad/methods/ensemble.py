@@ -31,6 +31,7 @@ from fewshot_ad.api import (
 )
 from fewshot_ad.methods import load_method
 from fewshot_ad.parts.calibration import Calibration, calibrate
+from fewshot_ad.parts.field_types import check_field_types
 from fewshot_ad.parts.frames import fit_maps, reframe, reframe_support
 from fewshot_ad.parts.parameters import check_parameters
 from fewshot_ad.parts.support import check_support
@@ -144,6 +145,8 @@ class Ensemble(Method):
     def _member(self, name: str) -> Method:
         """Fresh; one that asks for a frame of its own, as CLIP's, keeps it."""
         given = {key: _hashable(value) for key, value in self.parameters.get(name, {}).items()}
+        if given:
+            check_field_types(type(load_method(name)), given)
         method = load_method(name, seed=self.seed, device=self.device, **given)
         usual = method.preprocess == Preprocess()
         return method.variant(preprocess=self.preprocess) if usual else method
@@ -162,6 +165,8 @@ def _check_names(members: tuple[str, ...], parameters: dict[str, dict[str, Any]]
     for name, given in parameters.items():
         if name not in members:
             raise FewShotError(f"parameters are given for {name}, no member of {members}")
+        if not isinstance(given, dict):
+            raise FewShotError(f"parameters of {name} are {given}: expected a mapping of names")
         shared = sorted({*given} & {*SHARED})
         if shared:
             raise FewShotError(

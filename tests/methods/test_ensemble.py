@@ -211,6 +211,10 @@ def test_it_reads_nothing_before_it_is_fitted(images: Tensor) -> None:
         ({"members": PAIR, "parameters": {"resad": {}}}, "parameters are given for resad"),
         ({"members": PAIR, "parameters": {"patchcore": {"blurr": 1}}}, "did you mean 'blur'?"),
         ({"members": PAIR, "parameters": {"patchcore": {"blur": -1}}}, "blur is -1"),
+        (
+            {"members": PAIR, "parameters": {"patchcore": {"levels": [2.5]}}},
+            "levels is (2.5,)",
+        ),
         ({"members": PAIR, "parameters": {"patchcore": {"seed": 1}}}, "hold seed: set that of"),
     ],
 )
