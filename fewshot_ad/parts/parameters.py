@@ -22,6 +22,20 @@ class Between(NamedTuple):
         return f"{self.least} or more" if self.most == inf else f"{self.least} to {self.most}"
 
 
+class Above(NamedTuple):
+    """All numbers above one, up to another that is included."""
+
+    bound: float
+    most: float = inf
+
+    def __contains__(self, value: Any) -> bool:
+        return self.bound < value <= self.most
+
+    def __str__(self) -> str:
+        upper = "" if self.most == inf else f", {self.most} at most"
+        return f"more than {self.bound}{upper}"
+
+
 class MultipleOf(NamedTuple):
     """Multiples of a whole number from 0 on."""
 
@@ -45,6 +59,7 @@ class Odd(NamedTuple):
 
 
 COUNT, SHARE, NOT_NEGATIVE = Between(1), Between(0, 1), Between(0)
+POSITIVE, POSITIVE_SHARE = Above(0), Above(0, 1)
 
 
 def check_parameters(owner: Any, **allowed: Container[float]) -> None:

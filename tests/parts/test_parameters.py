@@ -5,7 +5,16 @@ from typing import Any, Literal
 import pytest
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts.parameters import COUNT, SHARE, Between, MultipleOf, Odd, check_parameters
+from fewshot_ad.parts.parameters import (
+    COUNT,
+    POSITIVE,
+    POSITIVE_SHARE,
+    SHARE,
+    Between,
+    MultipleOf,
+    Odd,
+    check_parameters,
+)
 
 
 @dataclass
@@ -49,3 +58,10 @@ def test_the_rest_is_named(wrong: dict[str, Any], line: str) -> None:
 def test_both_ends_are_between() -> None:
     assert all(value in Between(0, 0.5) for value in (0, 0.5))
     assert 0.51 not in Between(0, 0.5)
+
+
+def test_what_is_above_excludes_its_bound() -> None:
+    assert all(value in POSITIVE_SHARE for value in (1e-9, 1))
+    assert all(value not in POSITIVE_SHARE for value in (0, -1, 1.01, nan))
+    assert str(POSITIVE_SHARE) == "more than 0, 1 at most"
+    assert str(POSITIVE) == "more than 0"
