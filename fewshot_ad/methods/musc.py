@@ -1,0 +1,160 @@
+"""MuSc: images nobody has labelled judge each other.
+
+MuSc: Zero-Shot Industrial Anomaly Classification and Segmentation with Mutual Scoring of the
+Unlabeled Images. Li, Huang, Xue, Zhou. ICLR 2024. https://arxiv.org/abs/2401.16753
+
+A normal patch has a counterpart in many other images, an anomalous one in few. So every other
+image of the batch scores a patch by the distance to the nearest of its own, and the mean of the
+lowest scores is the anomaly of the patch. Image scores are averaged with those of images that look
+alike as a whole.
+
+**Batched**: a score depends on the other images that are judged with it, most of which must be
+normal. It is comparable with methods of its own track alone.
+
+Deviations: any backbone in place of CLIP's ViT-L/14 at 336 pixels, and the mean of its deepest
+features in place of the class token; features of unit length, so that all levels weigh alike;
+negative similarities of images count as none. Support images, of which the paper has none, judge
+like the others and are not judged.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.parts.embedding import average_neighbourhood
+from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.parts.maps import fuse, image_score, no_prediction
+from fewshot_ad.parts.parameters import COUNT, SHARE, Odd, check_parameters
+from fewshot_ad.parts.residuals import match
+from fewshot_ad.parts.support import check_support
+
+__all__ = ["MuSc"]
+
+
+@dataclass(kw_only=True, eq=False)
+class MuSc(Method):
+    """Distances to the nearest patches of the other images; see the module for the paper.
+
+    Attributes:
+        backbone: name, file or factory of a feature extractor.
+        weights_dir: folder with weights of timm backbones.
+        levels: feature maps that are used; the last one tells which images look alike.
+        degrees: sides of the squares over which features are averaged, a scoring for each (r).
+        lowest_share: share of the judges whose scores count, the lowest ones.
+        windows: how many images, itself among them, an image score is averaged over (k); the mean
+            of all windows counts, and (1,) leaves scores as they are.
+        unit_length: match by angle; the paper matches by Euclidean distance.
+    """
+
+    track: ClassVar[Track] = "batched"
+    min_shots: ClassVar[int] = 0
+    backbone: str = "tiny"
+    weights_dir: str | None = None
+    levels: tuple[int, ...] = (2, 3)
+    degrees: tuple[int, ...] = (1, 3, 5)
+    lowest_share: float = 0.3
+    windows: tuple[int, ...] = (1, 2, 3)
+    unit_length: bool = True
+    support_: list[Tensor] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_parameters(self, lowest_share=SHARE)
+        for name, allowed in (("degrees", Odd()), ("windows", COUNT)):
+            values = getattr(self, name)
+            if not values or any(value not in allowed for value in values):
+                raise FewShotError(f"{name} are {values}: expected one or more, each {allowed}")
+
+    def fit(self, support: Support) -> "MuSc":
+        """Remember the features of the support, if there is any."""
+        check_support(support, self.min_shots)
+        self.support_ = self._features(support.images)
+        return self
+
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+        """Let the images score each other.
+
+        Raises:
+            FewShotError: one image came alone, and there is no support.
+        """
+        if self.support_ is None:
+            raise NotFittedError("MuSc waits for fit(support): call it first, 0 shots will do")
+        if not len(images):
+            return no_prediction(images)
+        if len(images) + len(self.support_[0]) < 2:
+            raise FewShotError(
+                "MuSc was given one image and no support, so nothing can judge it: predict two "
+                "images or more at once, or give support images"
+            )
+        queries = self._features(images)
+        pairs = zip(queries, self.support_, strict=True)
+        size = images.shape[-2], images.shape[-1]
+        anomaly_map = fuse([self._level(maps, support) for maps, support in pairs], size).cpu()
+        alike = queries[-1].mean(dim=(2, 3)).cpu()
+        return Prediction(rescored(image_score(anomaly_map), alike, self.windows), anomaly_map)
+
+    @property
+    def weights_digest(self) -> str:
+        """Digest of the backbone's weights."""
+        return self._features.backbone.digest
+
+    @property
+    def _features(self) -> FeatureCache:
+        folder = None if self.weights_dir is None else Path(self.weights_dir)
+        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+
+    def _level(
+        self, queries: Float[Tensor, "b c h w"], support: Float[Tensor, "n c h w"]
+    ) -> Float[Tensor, "b h w"]:
+        """Mean over the degrees of aggregation (section 3.1)."""
+        found = []
+        for degree in self.degrees:
+            maps = average_neighbourhood(torch.cat([queries, support]), degree)
+            maps = functional.normalize(maps, dim=1) if self.unit_length else maps
+            found.append(mutual_scores(maps, len(queries), self.lowest_share))
+        return torch.stack(found).mean(dim=0)
+
+
+def mutual_scores(
+    maps: Float[Tensor, "n c h w"], judged: int, lowest_share: float
+) -> Float[Tensor, "b h w"]:
+    """Mean of the lowest scores that a position gets from all other images (section 3.2).
+
+    Holds the scores of one image at a time, n - 1 per position, and searches n - 1 images for each.
+
+    Args:
+        maps: features of all images.
+        judged: how many of them, the first ones, are scored.
+        lowest_share: share of the other images whose scores count, one image at least.
+    """
+    rows = maps.flatten(2).mT.contiguous()
+    count = max(1, round(lowest_share * (len(rows) - 1)))
+    found = []
+    for number in range(judged):
+        others = (other for place, other in enumerate(rows) if place != number)
+        scores = torch.stack([match(rows[number], other)[0] for other in others])
+        found.append(scores.sort(dim=0).values[:count].mean(dim=0))
+    return torch.stack(found).unflatten(1, maps.shape[2:])
+
+
+def rescored(
+    scores: Float[Tensor, " b"], features: Float[Tensor, "b c"], windows: tuple[int, ...]
+) -> Float[Tensor, " b"]:
+    """Image scores averaged over the images that look most alike, by similarity (section 3.3).
+
+    Args:
+        scores: of the images.
+        features: of the images as a whole; those at small angles look alike.
+        windows: numbers of images, itself first, that are averaged over; their mean is taken.
+    """
+    unit = functional.normalize(features, dim=1)
+    similarity = (unit @ unit.T).clamp(min=0)
+    order = similarity.clone().fill_diagonal_(torch.inf).sort(descending=True, stable=True).indices
+    weight, score = similarity.gather(1, order), scores[order]
+    found = [(weight[:, :k] * score[:, :k]).sum(dim=1) / weight[:, :k].sum(dim=1) for k in windows]
+    return torch.stack(found).mean(dim=0)
