@@ -55,7 +55,9 @@ TINY: dict[str, Any] = _sizes(32, 2, 2, patch=8) | {
     "decoder_intermediate_size": 64,
     "initializer_range": 0.2,  # so that so narrow a network answers to what it sees
 }
-DRAWN: dict[str, dict[str, Any]] = {"tiny": TINY} | {name.rpartition("-")[2]: sizes for name, sizes in PUBLISHED.items()}
+DRAWN: dict[str, dict[str, Any]] = {"tiny": TINY} | {
+    name.rpartition("-")[2]: sizes for name, sizes in PUBLISHED.items()
+}
 
 RENAMED = {  # from transformers 4, and the published files, to transformers 5
     "vit.encoder.layer.": "vit.layers.",
@@ -111,7 +113,8 @@ def _find(name: str, weights_dir: Path | None) -> Origin:
         return _of_file(path)
     if name not in PUBLISHED:
         raise unknown_name("masked autoencoder (nor file or folder)", name, PUBLISHED)
-    return _of_file(require_weights(name, weights_dir), PUBLISHED[name])
+    path = require_weights(name, weights_dir)  # what lies beside it may be of other weights
+    return Origin(str(path), PUBLISHED[name], read_weights(path))
 
 
 def _weights_of(folder: Path) -> Path:
@@ -121,20 +124,19 @@ def _weights_of(folder: Path) -> Path:
     return found
 
 
-def _of_file(path: Path, known: dict[str, int] | None = None) -> Origin:
+def _of_file(path: Path) -> Origin:
     """Weights with the configuration beside them, or that of the published ones of their width."""
     weights = read_weights(path)
     described = path.with_name("config.json")
     if described.is_file():
         return Origin(str(path), _read_configuration(described), weights)
     token = weights.get("vit.embeddings.cls_token", torch.empty(0))
-    of_width = {sizes["hidden_size"]: sizes for sizes in PUBLISHED.values()}
-    settings = known or of_width.get(token.shape[-1])
-    if settings is None:
-        raise FewShotError(
-            f"{path} is of none of {', '.join(PUBLISHED)}: put its config.json beside it"
-        )
-    return Origin(str(path), settings, weights)
+    for settings in PUBLISHED.values():
+        if token.shape[-1] == settings["hidden_size"]:
+            return Origin(str(path), settings, weights)
+    raise FewShotError(
+        f"{path} is of none of {', '.join(PUBLISHED)}: put its config.json beside it"
+    )
 
 
 def _read_configuration(path: Path) -> dict[str, Any]:

@@ -127,6 +127,19 @@ def test_weights_serve_images_of_another_size(network: nn.Module, tmp_path: Path
     assert larger(torch.zeros(1, 3, 64, 64)).logits.shape == (1, 64, 192)
 
 
+def test_published_weights_need_no_configuration(
+    network: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PUBLISHED, "facebook/vit-mae-base", TINY)
+    save_file(state(network), tmp_path / "vit-mae-base.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "of another file"}')
+    found = build_network("facebook/vit-mae-base", SIZE, tmp_path)
+    assert torch.equal(drawn(found), drawn(network))
+    (tmp_path / "config.json").unlink()
+    by_width = build_network(str(tmp_path / "vit-mae-base.safetensors"), SIZE)
+    assert torch.equal(drawn(by_width), drawn(network))
+
+
 def test_weights_of_another_network_are_refused(network: nn.Module, tmp_path: Path) -> None:
     weights = state(network)
     without = {name: v for name, v in weights.items() if not name.startswith("decoder.")}
