@@ -8,21 +8,22 @@ all support images are the memory bank, thinned to a coreset when it is large. A
 anomalous as its nearest bank vector is far, an image as its most anomalous patch.
 
 Deviations: averaged and concatenated features in place of adaptive pooling to 1024 channels, as
-most implementations do; no re-weighting of the image score (nor in the released code); the coreset
-is skipped below 20,000 patches, where it only loses information.
+most implementations do; the image score is the maximum of the blurred map and is not re-weighted
+(nor in the released code) unless ``n_neighbors`` asks for it; the coreset is skipped below 20,000
+patches, where it only loses information. ``PAPER`` holds the paper's settings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.embedding import Embedding
+from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
 from fewshot_ad.parts.maps import (
     gaussian_blur,
@@ -32,8 +33,16 @@ from fewshot_ad.parts.maps import (
     upsample_maps,
 )
 from fewshot_ad.parts.memory_bank import greedy_coreset
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, SHARE, Odd, check_parameters
-from fewshot_ad.parts.residuals import match
+from fewshot_ad.parts.parameters import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE_SHARE,
+    Odd,
+    check_parameters,
+)
+from fewshot_ad.parts.patches import extract_patches
+from fewshot_ad.parts.residuals import shared_matcher
+from fewshot_ad.parts.search import Engine, nearest
 from fewshot_ad.parts.support import check_support
 
 __all__ = ["PatchCore"]
@@ -51,10 +60,14 @@ class PatchCore(Method):
         unit_length: match by angle; the paper matches by Euclidean distance.
         coreset_ratio: share of the bank that is kept.
         coreset_above: banks with fewer patches are kept whole.
+        n_neighbors: bank patches around the matched one by which the image score is re-weighted
+            (eq. 7; the paper's is 9); 1 is no re-weighting.
+        engine: how the bank is searched.
         blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
+    PAPER: ClassVar[Mapping[str, Any]] = {"coreset_above": 1, "n_neighbors": 9}
     backbone: str = "tiny"
     weights_dir: str | None = None
     levels: tuple[int, ...] = (2, 3)
@@ -62,21 +75,39 @@ class PatchCore(Method):
     unit_length: bool = False
     coreset_ratio: float = 0.1
     coreset_above: int = 20_000
+    n_neighbors: int = 1
+    engine: Engine = "product"
     blur: float = 4.0
     bank_: Float[Tensor, "n d"] | None = field(default=None, init=False, repr=False)
+    whole_: Float[Tensor, "n d h w"] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_parameters(
-            self, neighbourhood=Odd(), coreset_ratio=SHARE, coreset_above=COUNT, blur=NOT_NEGATIVE
+            self,
+            neighbourhood=Odd(),
+            coreset_ratio=POSITIVE_SHARE,
+            coreset_above=COUNT,
+            n_neighbors=COUNT,
+            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "PatchCore":
-        """Collect the patches of the support."""
+        """Collect the patches of the support; thin them if there are many.
+
+        Raises:
+            FewShotError: the bank has fewer patches than ``n_neighbors``.
+        """
         check_support(support, self.min_shots)
-        bank = torch.cat([to_vectors(self._patches(image[None])) for image in support.images])
-        if len(bank) > self.coreset_above:
+        maps = self._patches(support.images)
+        bank, is_large = to_vectors(maps), maps[:, 0].numel() > self.coreset_above
+        if is_large:
             bank = greedy_coreset(bank, round(self.coreset_ratio * len(bank)), self.seed)
-        self.bank_ = bank
+        if len(bank) < self.n_neighbors:
+            raise FewShotError(
+                f"n_neighbors is {self.n_neighbors} and the bank holds {len(bank)} patches: give "
+                "fewer neighbours, or more support images"
+            )
+        self.bank_, self.whole_ = bank, None if is_large else maps
         return self
 
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
@@ -85,10 +116,15 @@ class PatchCore(Method):
             raise NotFittedError("PatchCore has no memory bank yet: call fit(support) first")
         if not len(images):
             return no_prediction(images)
-        maps = torch.cat([self._distances(image[None], self.bank_) for image in images])
+        patches = self._patches(images)
+        distance, row = self._search(patches, self.bank_)
         size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(maps, size), self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
+        anomaly_map = gaussian_blur(upsample_maps(distance, size), self.blur).cpu()
+        if self.n_neighbors == 1:
+            return Prediction(image_score(anomaly_map), anomaly_map)
+        triples = zip(patches, distance, row, strict=True)
+        scores = [self._reweighted(*triple, self.bank_) for triple in triples]
+        return Prediction(torch.stack(scores).cpu(), anomaly_map)
 
     @property
     def weights_digest(self) -> str:
@@ -101,19 +137,30 @@ class PatchCore(Method):
         return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
 
     def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
-        first, *others = Embedding(self.neighbourhood)(self._features(images))
-        size = first.shape[-2], first.shape[-1]
-        resized = [_resize(maps, size) for maps in others]
-        patches = torch.cat([first, *resized], dim=1)
+        patches = extract_patches(self._features, images, self.neighbourhood)
         return functional.normalize(patches, dim=1) if self.unit_length else patches
 
-    def _distances(
-        self, image: Float[Tensor, "1 3 h w"], bank: Float[Tensor, "n d"]
-    ) -> Float[Tensor, "1 h2 w2"]:
-        patches = self._patches(image)
-        distance, _ = match(to_vectors(patches), bank)
-        return distance.view(1, *patches.shape[-2:])
+    def _search(
+        self, patches: Float[Tensor, "b d h w"], bank: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
+        """Distance to the nearest bank patch of every position, and which it is."""
+        if self.whole_ is not None and self.engine == "product":
+            return shared_matcher(patches, self.whole_)  # the next episode shares images
+        found = [nearest(to_vectors(image[None]), bank, engine=self.engine) for image in patches]
+        distance, row = (torch.stack(each) for each in zip(*found, strict=True))
+        return distance.view(-1, *patches.shape[2:]), row.view(-1, *patches.shape[2:])
 
-
-def _resize(maps: Float[Tensor, "b c h w"], size: tuple[int, int]) -> Float[Tensor, "b c H W"]:
-    return functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+    def _reweighted(
+        self,
+        patches: Float[Tensor, "d h w"],
+        distance: Float[Tensor, "h w"],
+        row: Int[Tensor, "h w"],
+        bank: Float[Tensor, "n d"],
+    ) -> Float[Tensor, ""]:
+        """The greatest distance, less where its match is itself far from other patches (eq. 7)."""
+        place = distance.argmax()
+        patch, match = patches.flatten(1)[:, place], bank[row.flatten()[place]]
+        _, neighbors = nearest(match[None], bank, self.n_neighbors)
+        gaps = torch.linalg.vector_norm(bank[neighbors[0]] - patch, dim=1)
+        greatest = distance.flatten()[place]
+        return (1 - (greatest - gaps.logsumexp(dim=0)).exp()) * greatest

@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import NotFittedError, Preprocess, Support
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
 from fewshot_ad.methods.patchcore import PatchCore
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.memory_bank import greedy_coreset
@@ -70,8 +70,66 @@ def test_only_a_large_bank_is_thinned(images: Tensor) -> None:
     assert torch.equal(above, greedy_coreset(whole, len(whole) // 4, seed=3))
 
 
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor) -> None:
-    method = small().fit(Support("noise", images[:1]))
+def test_the_image_score_is_reweighted_by_the_neighbours_of_the_match(images: Tensor) -> None:
+    method = small(n_neighbors=5, blur=0.0).fit(Support("noise", images[:2]))
+    found = method.predict(images[2:])
+    patches = patches_by_loop(images, 3, False)
+    bank = patches[:2].reshape(-1, patches.shape[-1])
+    for image, ours in zip(patches[2:], found.image_score, strict=True):
+        queries = image.reshape(-1, image.shape[-1])
+        distances = np.linalg.norm(queries[:, None] - bank[None], axis=-1)
+        worst = distances.min(axis=1).argmax()
+        match = distances[worst].argmin()
+        around = np.argsort(np.linalg.norm(bank - bank[match], axis=1))[:5]
+        weight = 1 - np.exp(distances[worst, match]) / np.exp(distances[worst, around]).sum()
+        assert float(ours) == pytest.approx(weight * distances[worst, match], rel=1e-4)
+
+
+def test_a_thinned_bank_and_a_whole_one_are_searched_alike(images: Tensor) -> None:
+    whole = small(n_neighbors=3).fit(Support("noise", images[:2]))
+    listed = small(n_neighbors=3, coreset_above=1, coreset_ratio=1.0)
+    listed.fit(Support("noise", images[:2]))
+    assert listed.whole_ is None
+    ours, theirs = listed.predict(images), whole.predict(images)
+    assert torch.equal(ours.anomaly_map, theirs.anomaly_map)
+    assert torch.equal(ours.image_score, theirs.image_score)
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_neighbors": 9}, {"coreset_above": 1}])
+def test_constant_images_and_one_pixel_features_are_no_trouble(changes: dict[str, int]) -> None:
+    flat = torch.ones(9, 3, 8, 8)
+    method = small(unit_length=True, **changes).fit(Support("flat", flat))
+    found = method.predict(torch.cat([flat[:1], torch.zeros(1, 3, 8, 8)]))
+    assert found.image_score.isfinite().all()
+    assert not found.anomaly_map[0].any()
+    assert found.anomaly_map[1].any()
+
+
+def test_more_neighbours_than_patches_are_refused() -> None:
+    with pytest.raises(FewShotError, match="n_neighbors is 9 and the bank holds 2 patches: give"):
+        small(n_neighbors=9).fit(Support("small", torch.ones(2, 3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"coreset_ratio": 0}, "coreset_ratio is 0: expected more than 0, 1 at most"),
+        ({"coreset_ratio": 1.5}, "coreset_ratio is 1.5: expected more than 0, 1 at most"),
+        ({"n_neighbors": 0}, "n_neighbors is 0: expected 1 or more"),
+        ({"neighbourhood": 2}, "neighbourhood is 2: expected an odd number"),
+    ],
+)
+def test_parameters_out_of_range_are_refused(changes: dict[str, float], line: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("changes", [{}, {"n_neighbors": 4, "coreset_above": 1}])
+def test_an_image_alone_scores_as_in_a_batch_to_the_bit(
+    images: Tensor, changes: dict[str, int]
+) -> None:
+    method = small(**changes).fit(Support("noise", images[:1]))
     together = method.predict(images)
     for index in range(4):
         alone = method.predict(images[index : index + 1])

@@ -1,0 +1,35 @@
+"""Patches: one vector per position, made of the features of several levels."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.parts.embedding import average_neighbourhood
+from fewshot_ad.parts.feature_cache import FeatureCache
+
+Levels = list[Float[Tensor, "b _ _ _"]]
+
+
+def extract_patches(
+    features: FeatureCache, images: Float[Tensor, "b 3 h w"], neighbourhood: int = 1
+) -> Float[Tensor, "b d h2 w2"]:
+    """Patches of images: features, averaged over a square of that side, joined over levels.
+
+    One image at a time, so that an image has the same bits alone and in a batch.
+    """
+    patches = []
+    for image in images:
+        levels = features(image[None])
+        patches.append(join_levels([average_neighbourhood(maps, neighbourhood) for maps in levels]))
+    return torch.cat(patches)
+
+
+def join_levels(levels: Levels) -> Float[Tensor, "b d h w"]:
+    """All levels on the grid of the first, resized bilinearly, one below the other."""
+    first, *others = levels
+    size = first.shape[-2], first.shape[-1]
+    resized = [
+        functional.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in others
+    ]
+    return torch.cat([first, *resized], dim=1)
