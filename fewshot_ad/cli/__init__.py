@@ -22,6 +22,7 @@ COMMANDS = {
     "methods": "List the methods, and the parameters of each.",
     "prompts": "List, show, check and compare prompt sets.",
     "backbones": "List the feature extractors, and look into one.",
+    "cache": "What is kept on disk so that no run computes it again; show it, clear it.",
     "weights": "Where published weights lie on this machine; check them, fetch them.",
 }
 OFFLINE = ("FEWSHOT_AD_OFFLINE", "HF_HUB_OFFLINE")  # what we read, and what libraries read

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from fewshot_ad.api import FewShotError, KnownClasses, MetaTrained
 from fewshot_ad.evaluation.identity import known_digest, method_identity, method_name
 from fewshot_ad.evaluation.locks import exclusive
 from fewshot_ad.evaluation.results import without_place
+from fewshot_ad.parts.cache_folder import cache_root
 
 M = TypeVar("M", bound=MetaTrained)
 
@@ -23,14 +23,31 @@ UNREADABLE = (FewShotError, OSError, ValueError, KeyError, TypeError, RuntimeErr
 
 
 def cache_folder() -> Path:
-    """Where checkpoints are kept: below ``FEWSHOT_AD_CACHE``, else the cache folder of the user."""
-    if chosen := os.environ.get("FEWSHOT_AD_CACHE"):
-        return Path(chosen).expanduser() / "checkpoints"
-    home = Path.home()
-    platform = {"darwin": home / "Library" / "Caches", "win32": home / "AppData" / "Local"}
-    default = platform.get(sys.platform, home / ".cache")
-    base = Path(os.environ.get("XDG_CACHE_HOME") or default)
-    return base / "fewshot-ad" / "checkpoints"
+    """Where checkpoints are kept."""
+    return cache_root() / "checkpoints"
+
+
+def cached_checkpoints() -> list[Path]:
+    """The checkpoints in the cache, and the states of trainings that were interrupted."""
+    kinds = (".safetensors", ".partial")
+    return sorted(path for path in cache_folder().glob("*") if path.suffix in kinds)
+
+
+def clear_checkpoints() -> int:
+    """Delete them; gives the bytes freed. Locks stay: a training may hold one.
+
+    Raises:
+        FewShotError: one cannot be deleted.
+    """
+    freed = 0
+    for path in cached_checkpoints():
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except OSError as error:
+            raise FewShotError(f"cannot delete {path}: {error.strerror}") from error
+        freed += size
+    return freed
 
 
 def checkpoint_key(method: MetaTrained, known: KnownClasses) -> str:

@@ -17,6 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_ad.parts.backbones import Backbone, chosen_device, load_backbone
+from fewshot_ad.parts.feature_store import (
+    FeatureStore,
+    extractor_name,
+    feature_folder,
+    store_limit,
+)
 from fewshot_ad.parts.weight_files import weight_folders
 
 MAX_BYTES = 2**30
@@ -27,11 +33,12 @@ Levels = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class CacheStats:
-    """Images answered from memory, images computed, and what is held now, in bytes."""
+    """Images answered from memory, computed, held now in bytes, and answered from disk."""
 
     hits: int
     misses: int
     bytes: int
+    read: int = 0
 
 
 class FeatureCache:
@@ -40,13 +47,22 @@ class FeatureCache:
     The images least recently asked for are forgotten first. A hit returns the bits that were
     computed. Any number of threads may call it; two that miss the same image at the same time both
     compute it.
+
+    Attributes:
+        store: where features are looked for and kept besides, across runs; None for nowhere.
     """
 
-    def __init__(self, backbone: Backbone, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        max_bytes: int = MAX_BYTES,
+        store: FeatureStore | None = None,
+    ) -> None:
         self.backbone = backbone
         self.max_bytes = max_bytes
+        self.store = store
         self._held: OrderedDict[bytes, Levels] = OrderedDict()
-        self._hits = self._misses = self._bytes = 0
+        self._hits = self._misses = self._bytes = self._read = 0
         self._lock = Lock()
 
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b c h2 w2"]]:
@@ -62,10 +78,7 @@ class FeatureCache:
         missing = list({key: n for n, key in enumerate(keys) if key not in found}.values())
         for start in range(0, len(missing), MISSES_AT_ONCE):
             rows = missing[start : start + MISSES_AT_ONCE]
-            levels = self.backbone(images[rows])
-            for place, row in enumerate(rows):
-                found[keys[row]] = tuple(level[place].cpu().clone() for level in levels)
-                self._keep(keys[row], found[keys[row]])
+            found |= self._compute([keys[row] for row in rows], images[rows])
         together = zip(*(found[key] for key in keys), strict=True)
         return [torch.stack(level).to(self.backbone.device) for level in together]
 
@@ -76,7 +89,7 @@ class FeatureCache:
     def stats(self) -> CacheStats:
         """Counts since the cache was made."""
         with self._lock:
-            return CacheStats(self._hits, self._misses, self._bytes)
+            return CacheStats(self._hits, self._misses, self._bytes, self._read)
 
     def _take(self, keys: list[bytes]) -> dict[bytes, Levels]:
         with self._lock:
@@ -84,7 +97,29 @@ class FeatureCache:
             for key in found:
                 self._held.move_to_end(key)
             self._hits += sum(key in found for key in keys)
-            self._misses += len({*keys} - {*found})
+        read = self._read_back({*keys} - {*found})
+        with self._lock:
+            self._read += len(read)
+            self._misses += len({*keys} - {*found} - {*read})
+        return found | read
+
+    def _read_back(self, keys: set[bytes]) -> dict[bytes, Levels]:
+        """What another run has left on disk."""
+        if self.store is None:
+            return {}
+        read = {key: levels for key in keys if (levels := self.store.load(key)) is not None}
+        for key, levels in read.items():
+            self._keep(key, levels)
+        return read
+
+    def _compute(self, keys: list[bytes], images: Float[Tensor, "b 3 h w"]) -> dict[bytes, Levels]:
+        levels = self.backbone(images)
+        found: dict[bytes, Levels] = {}
+        for place, key in enumerate(keys):
+            found[key] = tuple(level[place].cpu().clone() for level in levels)
+            self._keep(key, found[key])
+            if self.store is not None:
+                self.store.save(key, found[key])
         return found
 
     def _keep(self, key: bytes, levels: Levels) -> None:
@@ -107,12 +142,16 @@ def load_features(
 ) -> FeatureCache:
     """The one cache of this process for a backbone; the arguments are those of ``load_backbone``.
 
+    It keeps features on disk as well while ``FEWSHOT_AD_FEATURE_CACHE`` says how many gigabytes.
+
     Raises:
-        FewShotError: as ``load_backbone``.
+        FewShotError: as ``load_backbone``; or that limit is no number.
     """
     with _loading:
         folders = tuple(weight_folders(weights_dir))
-        return _load_once(name, levels, weights_dir, chosen_device(device), folders)
+        found = _load_once(name, levels, weights_dir, chosen_device(device), folders)
+        found.store = _open_once(found.backbone, feature_folder(), store_limit())
+        return found
 
 
 _loading = Lock()
@@ -128,6 +167,11 @@ def _load_once(
 ) -> FeatureCache:
     """``folders`` only tells calls apart: the environment may name another one by the next."""
     return FeatureCache(load_backbone(name, levels=levels, weights_dir=weights_dir, device=device))
+
+
+@cache
+def _open_once(backbone: Backbone, root: Path, max_bytes: int) -> FeatureStore | None:
+    return FeatureStore(root, extractor_name(backbone), max_bytes) if max_bytes else None
 
 
 def _key(image: Tensor) -> bytes:
