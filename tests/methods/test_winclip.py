@@ -17,6 +17,7 @@ from fewshot_ad.cli import load_command
 from fewshot_ad.cli.settings import configured_method
 from fewshot_ad.methods.winclip import WinClip
 from fewshot_ad.parts.clip import MEAN, STD, load_clip
+from fewshot_ad.parts.published_weights import PUBLISHED
 from fewshot_ad.parts.windows import WindowTower
 from fewshot_ad.prompts import load_prompts
 
@@ -278,9 +279,23 @@ def test_the_published_targets_stand_beside_commands_that_parse() -> None:
         options = load_command(name).make_context("eval", arguments).params
         method = configured_method("winclip", options["settings"] or (), "cpu", None, None)
         assert isinstance(method, WinClip)
-        load_prompts(method.prompts)
+        load_prompts(options["prompts"] or method.prompts)
+        backbone = options["backbone"] or method.backbone
+        assert backbone in {entry.name for entry in PUBLISHED}
         shots = row["shots"] if isinstance(row["shots"], list) else [row["shots"]]
         assert options["shots"] == ",".join(map(str, shots))
+
+
+def test_the_commands_of_the_page_parse() -> None:
+    page = (EXPERIMENTS.parent / "docs" / "winclip.md").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in page.splitlines() if line.startswith("    fewshot-ad ")]
+    assert len(lines) == 3
+    for line in lines:
+        _, name, *arguments = shlex.split(line)
+        command: Any = load_command(name)
+        while getattr(command, "commands", None):
+            command = command.commands[arguments.pop(0)]
+        assert command.make_context(name, arguments).params
 
 
 def test_absent_weights_end_in_one_line(
