@@ -63,6 +63,10 @@ class Bright(Method):
         return Prediction(maps.flatten(1).amax(dim=1), maps)
 
 
+class Plain(Bright):
+    recipe = 1
+
+
 class WholeBatch(Bright):
     track = "batched"
 
@@ -183,8 +187,8 @@ def test_what_is_known_of_no_member_is_empty() -> None:
 
 
 def test_a_new_recipe_of_a_member_is_one_of_the_ensemble() -> None:
-    assert Ensemble(members=("patchcore",)).recipe == 1
-    assert Ensemble(members=("patchcore", stranger(Bright))).recipe == 3
+    assert Ensemble(members=(stranger(Plain),)).recipe == 1
+    assert Ensemble(members=(stranger(Plain), stranger(Bright))).recipe == 3
 
 
 def test_it_reads_nothing_before_it_is_fitted(images: Tensor) -> None:
