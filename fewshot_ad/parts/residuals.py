@@ -16,13 +16,11 @@ from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.maps import to_vectors
+from fewshot_ad.parts.products import Blocks, ProductIndex
 
 Metric = Literal["euclidean", "cosine"]
 
-QUERY_BLOCK = 256
-BANK_BLOCK = 4096
-PAIR_BLOCK = 2**18
-RARE = 0.1  # with fewer repeated rows than this, searching for all is quicker
+QUERY_BLOCK, BANK_BLOCK, PAIR_BLOCK = Blocks.queries, Blocks.rows, Blocks.pairs
 
 
 @torch.no_grad()
@@ -31,9 +29,7 @@ def match(
 ) -> tuple[Float[Tensor, " q"], Int[Tensor, " q"]]:
     """Exact nearest bank row of every query, in float32; the first of equally near rows wins.
 
-    A matrix product in blocks proposes every row that rounding could have made nearest; distances
-    taken from the differences themselves decide. So the answer for a query depends on nothing but
-    that query and the bank.
+    The answer for a query depends on nothing but that query and the bank: see ``parts.products``.
 
     Args:
         queries: rows to match.
@@ -49,14 +45,9 @@ def match(
     if not len(bank):
         raise FewShotError("The bank of support features is empty: give at least one support image")
     queries, bank = _prepare(queries, metric), _prepare(bank, metric)
-    (asked, answer), (first, _) = _distinct(queries), _distinct(bank)
-    distance, row = _match_blocks(queries[asked], bank[first])
-    if not torch.isfinite(distance).all():
-        raise FewShotError(
-            "Features hold NaN or infinite values: check the images and the backbone's weights"
-        )
-    distance, index = distance[answer], first[row[answer]]
-    return (distance.square() / 2 if metric == "cosine" else distance), index
+    index = ProductIndex(bank, Blocks(QUERY_BLOCK, BANK_BLOCK, PAIR_BLOCK))
+    distance, row = (found[:, 0] for found in index.search(queries, 1))
+    return (distance.square() / 2 if metric == "cosine" else distance), row
 
 
 def match_maps(
@@ -178,65 +169,6 @@ def _prepare(rows: Tensor, metric: Metric) -> Tensor:
     rows = rows.float().contiguous()  # sums have other bits in another layout
     # Unit vectors are as near by Euclid as by angle: |a - b|^2 / 2 = 1 - cos(a, b).
     return functional.normalize(rows, dim=1) if metric == "cosine" else rows
-
-
-def _distinct(rows: Float[Tensor, "n c"]) -> tuple[Int[Tensor, " k"], Int[Tensor, " n"]]:
-    """First place of every different row, ascending, and which of these each row equals.
-
-    A plain background repeats one feature hundreds of times: no need to search for each, in all.
-    Where hardly a row repeats, all count as different.
-    """
-    weights = torch.arange(rows.shape[1], device=rows.device, dtype=rows.dtype).cos()
-    key, order = (rows * weights).sum(dim=1).sort(stable=True)  # equal rows end up side by side
-    if (key[1:] == key[:-1]).sum() < RARE * len(rows):
-        every = torch.arange(len(rows), device=rows.device)
-        return every, every
-    ranked = rows[order]
-    differs = torch.ones_like(order, dtype=torch.bool)
-    differs[1:] = (ranked[1:] != ranked[:-1]).any(dim=1)
-    first, by_place = order[differs].sort()
-    group = torch.empty_like(order).index_copy_(0, order, differs.cumsum(dim=0) - 1)
-    return first, by_place.argsort()[group]
-
-
-def _match_blocks(queries: Tensor, bank: Tensor) -> tuple[Tensor, Tensor]:
-    distance = torch.full((len(queries),), torch.inf, device=queries.device)
-    index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-    for start in range(0, len(bank), BANK_BLOCK):
-        rows = bank[start : start + BANK_BLOCK]
-        squared = rows.square().sum(dim=1)
-        found = [_match_block(block, rows, squared) for block in queries.split(QUERY_BLOCK)]
-        nearest, row = (torch.cat(parts) for parts in zip(*found, strict=True))
-        _keep_closer(distance, index, nearest, row, start)
-    return distance, index
-
-
-def _match_block(queries: Tensor, bank: Tensor, bank_squared: Tensor) -> tuple[Tensor, Tensor]:
-    query, row = _shortlist(queries, bank, bank_squared)
-    exact = _paired_distances(queries, bank, query, row)
-    distance = exact.new_full((len(queries),), torch.inf).scatter_reduce(0, query, exact, "amin")
-    winners = exact == distance[query]
-    last = row.new_full((len(queries),), len(bank) - 1)
-    return distance, last.scatter_reduce(0, query[winners], row[winners], "amin")
-
-
-def _shortlist(queries: Tensor, bank: Tensor, bank_squared: Tensor) -> tuple[Tensor, Tensor]:
-    """Pairs (query, row) that may be nearest, rounding in the matrix product allowed for."""
-    query_squared = queries.square().sum(dim=1, keepdim=True)
-    score = torch.addmm(bank_squared, queries, bank.T, alpha=-2)  # |q - b|^2 - |q|^2
-    best = score.amin(dim=1, keepdim=True)
-    # A sum of c products in float32 strays by about eps sqrt(c) |q| |b|, and |b| <= |q| + |q - b|.
-    stray = 4 * torch.finfo(score.dtype).eps * queries.shape[1] ** 0.5
-    rivals = score <= best + stray * (2 * query_squared + best)
-    query, row = rivals.nonzero(as_tuple=True)
-    return query, row
-
-
-def _paired_distances(queries: Tensor, bank: Tensor, query: Tensor, row: Tensor) -> Tensor:
-    # Near-constant images shortlist millions of pairs: never hold all their differences at once.
-    size = max(1, PAIR_BLOCK // queries.shape[1])
-    pairs = zip(query.split(size), row.split(size), strict=True)
-    return torch.cat([(queries[q] - bank[b]).square().sum(dim=1).sqrt() for q, b in pairs])
 
 
 def _keep_closer(distance: Tensor, index: Tensor, found: Tensor, row: Tensor, offset: int) -> None:

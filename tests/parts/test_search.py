@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts.search import Blocks, nearest, nearest_by_product
+from fewshot_ad.parts.products import Blocks, ProductIndex
+from fewshot_ad.parts.search import nearest
 
 
 @pytest.fixture
@@ -29,12 +30,16 @@ def test_the_nearest_rows_are_those_of_a_loop(generator: torch.Generator, k: int
     np.testing.assert_allclose(distances, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("k", [1, 3, 12])
-def test_small_blocks_give_the_same_bits(generator: torch.Generator, k: int) -> None:
+def test_blocks_company_and_precision_change_no_bit(
+    generator: torch.Generator, k: int, coarse: bool
+) -> None:
     queries, bank = (torch.randn(n, 7, generator=generator) for n in (30, 40))
     whole = nearest(queries, bank, k)
-    parts = nearest_by_product(queries, bank, k, Blocks(queries=7, rows=11, pairs=64))
-    alone = [nearest(query[None], bank, k) for query in queries]
+    index = ProductIndex(bank, Blocks(queries=7, rows=11, pairs=64), coarse)
+    parts = index.search(queries, k)
+    alone = [index.search(query[None], k) for query in queries]
     for ours, in_parts, single in zip(whole, parts, zip(*alone, strict=True), strict=True):
         assert torch.equal(ours, in_parts)
         assert torch.equal(ours, torch.cat(single))
