@@ -4,6 +4,7 @@
 ``tiny``                    the embedded one: nothing to download
 ``resnet18.tv_in1k``        a timm network with maps at strides 4, 8, 16; the tag says which weights
 ``resnet18``                the same by a short name, where a tag is pinned for it
+``vit_tiny_patch16_224``    a vision transformer of timm: level k ends the k-th quarter of its depth
 ``random:resnet18``         weights drawn by a fixed seed: for tests, and the floor of comparisons
 ``package.module:factory``  a user's own: a callable without arguments that returns a module
 ``path/to/file.py:factory`` mapping [b 3 h w] to a list of maps [b c h w]; level k is the k-th map

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fewshot_ad.api import FewShotError
 from fewshot_ad.assets import unknown_name
 from fewshot_ad.parts.published_weights import PINNED
+from fewshot_ad.parts.vision_transformers import QuarterMaps, is_plain
 from fewshot_ad.parts.weight_catalog import (
     in_caches,
     in_folders,
@@ -37,8 +38,10 @@ def known_architecture(name: str) -> str:
 def build_network(architecture: str, levels: tuple[int, ...]) -> nn.Module:
     """The architecture up to the last level asked for, with weights drawn by the caller's seed.
 
+    Levels are strides (4, 8, 16 ...), or depths where all maps of a network have one stride.
+
     Raises:
-        FewShotError: timm has no feature maps of it at the strides of the levels (4, 8, 16 ...).
+        FewShotError: timm has no feature maps of it at the strides of the levels.
     """
     strides = [2 ** (level + 1) for level in levels]
     try:
@@ -49,6 +52,8 @@ def build_network(architecture: str, levels: tuple[int, ...]) -> nn.Module:
             f"timm cannot take feature maps out of {architecture}: use another backbone"
         ) from error
     offered = whole.feature_info.reduction()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue]
+    if is_plain(offered):
+        return QuarterMaps(architecture, levels)
     if not set(strides) <= set(offered):
         raise FewShotError(
             f"{architecture} has maps at strides {offered}; levels {levels} need strides {strides}"

@@ -144,7 +144,7 @@ def test_absent_weights_name_tag_size_source_and_command():
 
 
 def test_a_network_without_the_strides_is_refused():
-    assert "strides [16, 16, 16]" in load_error("random:vit_tiny_patch16_224")
+    assert "levels (4, 5) need strides [32, 64]" in load_error(f"random:{SMALL}", levels=(4, 5))
 
 
 def test_a_fetch_without_network_fails_at_once(monkeypatch: pytest.MonkeyPatch):
