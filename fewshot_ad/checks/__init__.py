@@ -12,7 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,12 +25,10 @@ from fewshot_ad.api import (
     Method,
     NotFittedError,
     Prediction,
-    Support,
 )
 from fewshot_ad.checks.trial import (
     KNOWN,
     SHOTS,
-    TARGET,
     Make,
     maker,
     meta_trained,
@@ -159,7 +157,8 @@ def check_same_seed(make: Make) -> None:
 def check_second_fit(make: Make) -> None:
     """A second ``fit`` equals a fresh one: nothing leaks from episode to episode."""
     used = make()
-    used.fit(Support(TARGET, query(used))).predict(query(used))  # what would help, if kept
+    helpful = replace(support(used), images=query(used))  # if it were kept
+    used.fit(helpful).predict(query(used))
     _same(outcome(used), outcome(make()), "a second fit and a fresh one")
 
 

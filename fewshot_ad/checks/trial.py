@@ -20,6 +20,7 @@ Make = Callable[[], Method]
 KNOWN = ("grid", "washer")
 TARGET = "brushed_metal"
 SHOTS = 4
+ANOMALOUS_SHOTS = 2
 N_TRAIN, N_TEST = 8, 6
 SIZE, STEPS = 64, 6
 
@@ -55,8 +56,13 @@ def meta_trained(method: MetaTrained) -> MetaTrained:
 
 
 def support(method: Method, shots: int = SHOTS) -> Support:
-    """The first train normals of the target class."""
-    return Support(TARGET, _drawn(TARGET, method.preprocess, "train").images[:shots].clone())
+    """The first train normals of the target class; for a supervised method labelled anomalies too.
+
+    Those are none of the query.
+    """
+    images = _drawn(TARGET, method.preprocess, "train").images[:shots].clone()
+    is_taught = method.track == "supervised"
+    return Support(TARGET, images, _unjudged(method.preprocess) if is_taught else None)
 
 
 def query(method: Method, class_name: str = TARGET) -> Float[Tensor, "b 3 h w"]:
@@ -102,6 +108,15 @@ class DrawnClasses:
     def labelled(self, name: str, preprocess: Preprocess) -> Iterator[LabelledBatch]:
         """Normal and anomalous test images of a class in one batch."""
         yield _drawn(name.rpartition("/")[2], preprocess, "test")
+
+
+@cache
+def _unjudged(preprocess: Preprocess) -> LabelledBatch:
+    """Anomalies that the query leaves out."""
+    dataset = load_dataset("synthetic")
+    anomalous = [sample for sample in dataset.test(TARGET) if sample.is_anomalous]
+    spread = anomalous[1 :: len(anomalous) // ANOMALOUS_SHOTS]
+    return read_labelled(dataset, spread[:ANOMALOUS_SHOTS], preprocess)
 
 
 @cache
