@@ -1,5 +1,6 @@
 """The values of options: shots, seeds, and ``--set name=value`` typed by the fields of a method."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -48,7 +49,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def with_settings(method: Any, pairs: Iterable[str]) -> Any:
-    """A copy of a method with ``name=value`` pairs set; a dotted name reaches a nested dataclass.
+    """A copy of a method with ``name=value`` pairs set; a dotted name reaches into what is nested.
 
     Raises:
         FewShotError: a pair without ``=``, an unknown name, or a value of another type.
@@ -69,10 +70,24 @@ def _with_setting(owner: Any, name: str, text: str, pair: str) -> Any:
     current = getattr(owner, head)
     if rest and is_dataclass(current):
         return replace(owner, **{head: _with_setting(current, rest, text, pair)})
+    if rest and isinstance(current, dict):
+        return _replaced(owner, head, _with_entry(current, rest, text), pair)
     if rest or is_dataclass(current):
         raise FewShotError(f"--set {pair}: {_how_to_set(head, current)}")
     annotation = get_type_hints(type(owner))[head]
     return _replaced(owner, head, typed(text, annotation, f"--set {pair}"), pair)
+
+
+def _with_entry(mapping: Any, path: str, text: str) -> dict[str, Any]:
+    """A copy with one entry set, at any depth; the value is JSON where it is any, else text."""
+    head, _, rest = path.partition(".")
+    known = mapping if isinstance(mapping, dict) else {}
+    if rest:
+        return {**known, head: _with_entry(known.get(head), rest, text)}
+    try:
+        return {**known, head: json.loads(text)}
+    except ValueError:
+        return {**known, head: text}
 
 
 def _how_to_set(head: str, current: Any) -> str:

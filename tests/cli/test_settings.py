@@ -1,7 +1,7 @@
 """The values of options, typed by the fields they go to."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -28,6 +28,7 @@ class Fields:
     limit: int | None = None
     rule: Literal["mean", "max"] = "mean"
     preprocess: Preprocess = field(default_factory=Preprocess)
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,12 @@ class Fields:
         ("rule=max", "rule", "max"),
         ("preprocess.size=256", "preprocess", Preprocess(size=256)),
         ("preprocess.mean=0,0,0", "preprocess", Preprocess(mean=(0.0, 0.0, 0.0))),
+        ("parameters.maeday.steps=10", "parameters", {"maeday": {"steps": 10}}),
+        (
+            "parameters.maeday.backbone=random:tiny",
+            "parameters",
+            {"maeday": {"backbone": "random:tiny"}},
+        ),
     ],
 )
 def test_a_setting_has_the_type_of_its_field(pair, name, value):
@@ -69,6 +76,12 @@ def test_a_setting_has_the_type_of_its_field(pair, name, value):
 def test_what_is_no_value_is_refused(pair, words):
     with pytest.raises(FewShotError, match=words):
         with_settings(Fields(), [pair])
+
+
+def test_entries_of_a_mapping_add_up():
+    pairs = ["parameters.a.x=1", "parameters.a.y=[1, 2]", "parameters.b.x=word"]
+    found = with_settings(Fields(), pairs).parameters
+    assert found == {"a": {"x": 1, "y": [1, 2]}, "b": {"x": "word"}}
 
 
 def test_settings_leave_the_original_alone():
