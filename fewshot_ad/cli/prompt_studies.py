@@ -31,7 +31,13 @@ from fewshot_ad.methods.winclip import WinClip
 from fewshot_ad.prompts import check_new_file, load_prompts, save_prompts
 from fewshot_ad.studies.prompt_ablation import ablate, drops
 from fewshot_ad.studies.prompt_comparison import compare
-from fewshot_ad.studies.prompt_scoring import EmbeddedClass, embed_known, embed_query, text_method
+from fewshot_ad.studies.prompt_scoring import (
+    QUICK_SIZE,
+    EmbeddedClass,
+    embed_known,
+    embed_query,
+    text_method,
+)
 from fewshot_ad.studies.prompt_search import LEAST_GAIN, check_unseen, described, search
 
 PromptsName = Annotated[
@@ -131,7 +137,7 @@ def ablate_command(
     weights_dir: options.WeightsDir = None,
     settings: options.Settings = None,
     device: options.Device = "auto",
-    eval_size: EvalPixels = "256",
+    eval_size: EvalPixels = str(QUICK_SIZE),
     query_limit: QueryLimit = None,
     as_json: AsJson = False,
     quiet: options.Quiet = False,

@@ -93,13 +93,12 @@ def lint_embeddings(
 
     Args:
         prompts: the set.
-        class_names: whose sentences are embedded.
+        class_names: whose sentences are embedded; of classes with the same lists the first.
         clip: the tower; every sentence must fit its context.
         near: cosine from which on two of them count as the same.
     """
-    found: list[Finding] = []
-    for class_name in class_names:
-        found += _near(prompts, class_name, clip, near)
+    distinct = {tuple(prompts.of_class(name).values()): name for name in reversed(class_names)}
+    found = [each for name in distinct.values() for each in _near(prompts, name, clip, near)]
     return list(dict.fromkeys(found))
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewshot_ad.api import Dataset, Episode, FewShotError, Method
+from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Preprocess
 from fewshot_ad.evaluation.aupro import PreparedTruth, prepare_truth
 from fewshot_ad.evaluation.known import KnownImages
 from fewshot_ad.evaluation.metrics import (
@@ -23,7 +23,7 @@ from fewshot_ad.evaluation.metrics import (
     pixel_metrics,
 )
 from fewshot_ad.evaluation.queries import Query
-from fewshot_ad.images import EvalSize
+from fewshot_ad.images import EvalSize, align_map, align_mask
 from fewshot_ad.methods.winclip import WinClip
 from fewshot_ad.parts.clip import Clip, load_clip
 from fewshot_ad.parts.maps import upsample_maps
@@ -31,6 +31,8 @@ from fewshot_ad.parts.windows import anomaly_probability, window_map
 from fewshot_ad.prompts import PromptSet
 
 BATCH_SIZE = 8
+QUICK_SIZE = 64
+"""Where variants are ranked, a sixteenth of the evaluator's pixels will do, and sort faster."""
 
 Align = Callable[[Float[Tensor, "n h w"]], Iterator[Float[np.ndarray, "_ _"]]]
 
@@ -94,7 +96,11 @@ class EmbeddedClass:
 
 
 def embed_query(
-    method: WinClip, dataset: Dataset, episode: Episode, metric: str, eval_size: EvalSize = 256
+    method: WinClip,
+    dataset: Dataset,
+    episode: Episode,
+    metric: str,
+    eval_size: EvalSize = QUICK_SIZE,
 ) -> EmbeddedClass:
     """The query of an episode, embedded for a metric."""
     query = Query(dataset, episode.query, method.preprocess, eval_size)
@@ -105,18 +111,29 @@ def embed_query(
     )
 
 
-def embed_known(method: WinClip, known: KnownImages, name: str, metric: str) -> EmbeddedClass:
-    """The labelled images of a known class, embedded for a metric; maps meet masks as they are."""
+def embed_known(
+    method: WinClip,
+    known: KnownImages,
+    name: str,
+    metric: str,
+    eval_size: EvalSize = QUICK_SIZE,
+) -> EmbeddedClass:
+    """The labelled images of a known class, embedded for a metric; masks are as prepared."""
     batches = [*known.labelled(name, method.preprocess)]
     levels = _embed(method, (batch.images for batch in batches), metric)
     is_anomalous = torch.cat([batch.is_anomalous for batch in batches]).numpy()
+    side = method.preprocess.size
+
+    def align(maps: Float[Tensor, "n h w"]) -> Iterator[Float[np.ndarray, "_ _"]]:
+        for one in maps.numpy():
+            yield align_map(one, Preprocess(side), (side, side), eval_size)
+
     truth = None
     if metric in PIXEL_METRICS:
-        truth = prepare_truth([mask.numpy() for batch in batches for mask in batch.masks])
+        masks = (mask.numpy() for batch in batches for mask in batch.masks)
+        truth = prepare_truth([align_mask(mask, eval_size) for mask in masks])
     class_name = name.rpartition("/")[2]
-    return EmbeddedClass(
-        class_name, method, levels, is_anomalous, truth, lambda maps: iter(maps.numpy())
-    )
+    return EmbeddedClass(class_name, method, levels, is_anomalous, truth, align)
 
 
 def text_method(method: Method) -> WinClip:
