@@ -14,8 +14,8 @@ from fewshot_ad.cli.settings import (
     typed,
     with_settings,
 )
-from fewshot_ad.methods.patchcore import PatchCore
 from fewshot_ad.methods.resad import ResAD
+from fewshot_ad.methods.residual_distance import ResidualDistance
 
 
 @dataclass(kw_only=True)
@@ -118,5 +118,5 @@ def test_the_papers_settings_lie_below_those_that_are_set():
 
 
 def test_a_method_at_the_papers_values_has_no_others():
-    method = configured_method("patchcore", [], "cpu", None, None, paper=True)
-    assert method.params() == PatchCore(device="cpu").params()
+    method = configured_method("residual_distance", [], "cpu", None, None, paper=True)
+    assert method.params() == ResidualDistance(device="cpu").params()
