@@ -34,7 +34,7 @@ class Blocks:
         pairs: differences that are held at once, in values.
     """
 
-    queries: int = 256
+    queries: int = 1024
     rows: int = 4096
     pairs: int = 2**18
 
