@@ -125,7 +125,7 @@ def compare_command(
     if as_json:
         _print_json([asdict(each) for each in found])
         return
-    screen.tables([prompt_tables.differences(found)])
+    screen.show_tables([prompt_tables.differences(found)])
 
 
 def ablate_command(
@@ -161,7 +161,7 @@ def ablate_command(
     if as_json:
         _print_json(asdict(ablation))
         return
-    screen.tables(prompt_tables.ablation(ablation, metric))
+    screen.show_tables(prompt_tables.ablation(ablation, metric))
     screen.say(
         f"model and images: {ablation.image_seconds:.1f} s; sentences and {variants}: "
         f"{ablation.variant_seconds:.1f} s"
@@ -237,7 +237,7 @@ def search_command(
     if as_json:
         _print_json(asdict(found) | {"unseen": [asdict(each) for each in report]})
         return
-    screen.tables([prompt_tables.steps(found, metric), prompt_tables.differences(report)])
+    screen.show_tables([prompt_tables.steps(found, metric), prompt_tables.differences(report)])
     screen.say(f"{found.n_judged} sets were judged on {len(judges)} known classes; wrote {out}")
 
 

@@ -26,7 +26,7 @@ def list_command(as_json: AsJson = False) -> None:
     """List the shipped prompt sets; `prompts` alone does the same."""
     sets = [load_prompts(name) for name in list_prompts()]
     if not as_json:
-        Screen().tables([prompt_tables.overview(sets)])
+        Screen().show_tables([prompt_tables.overview(sets)])
         return
     counts = [{name: len(getattr(one, name)) for name in LISTS} for one in sets]
     cards = [{"name": one.name, "source": one.source} for one in sets]

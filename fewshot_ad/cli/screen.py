@@ -55,7 +55,7 @@ class Screen:
         with Progress(*columns, console=self._bars, transient=True, disable=hidden) as progress:
             yield Bar(progress, progress.add_task(what, total=total))
 
-    def tables(self, tables: Iterable[Table]) -> None:
+    def show_tables(self, tables: Iterable[Table]) -> None:
         """Print tables on stdout, however quiet."""
         for table in tables:
             self._out.print(table)
@@ -65,7 +65,7 @@ class Screen:
         if self._as_json:
             sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             return
-        self.tables(terminal_tables(rows))
+        self.show_tables(terminal_tables(rows))
         for line in empty_metrics(rows):
             self._out.print(line, soft_wrap=True, markup=False)
 

@@ -9,7 +9,7 @@ from fewshot_ad.api import FewShotError
 from fewshot_ad.assets import unknown_name
 from fewshot_ad.prompts.nodes import Document, described, line_of
 from fewshot_ad.prompts.prompt_set import LISTS, PromptSet, Strings
-from fewshot_ad.prompts.wording import check_class_name, check_phrase
+from fewshot_ad.prompts.wording import check_class_name, check_known, check_phrase, check_plain
 
 FORMAT = 1
 _REQUIRED = ("format", "source", *LISTS)
@@ -70,9 +70,13 @@ class _Reader:
         return readers.get(key, self._document.text)(node, key)
 
     def _phrases(self, node: Node, what: str) -> Strings:
+        return self._texts(check_phrase, node, what)
+
+    def _texts(self, check: Callable[[str], None], node: Node, what: str) -> Strings:
+        """A list of texts that pass a check, none twice."""
         found: list[str] = []
         for item in self._document.items(node, what):
-            text = self._checked(check_phrase, item, f"an entry of {what}")
+            text = self._checked(check, item, f"an entry of {what}")
             if text in found:
                 first = self._lines[what, text]
                 self._document.fail(item, f"{text!r} comes twice in {what}, first in line {first}")
@@ -113,20 +117,10 @@ class _Reader:
         return {group: self._words(value, f"{what}.{group}") for group, (_, value) in entries}
 
     def _words(self, node: Node, what: str) -> Strings:
-        items = self._document.items(node, what)
-        found = [self._document.text(item, f"an entry of {what}") for item in items]
-        self._lines |= {
-            (what, text): line_of(item) for text, item in zip(found, items, strict=True)
-        }
-        return tuple(found)
+        return self._texts(check_plain, node, what)
 
     def _known(self, node: Node, what: str) -> Strings:
-        items = self._document.items(node, what)
-        found = [self._document.text(item, f"an entry of {what}") for item in items]
-        for name, item in zip(found, items, strict=True):
-            if "/" not in name.strip("/"):
-                self._document.fail(item, f"{what} lists {name!r}, expected dataset/class")
-        return tuple(found)
+        return self._texts(check_known, node, what)
 
     def _repeats(self, node: Node, what: str) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -143,7 +137,7 @@ class _Reader:
         """No state may be normal and anomalous at once, in any class."""
         for class_name in ("", *found.overrides):
             lists = found.of_class(class_name)
-            for text in set(lists["normal_states"]) & set(lists["anomalous_states"]):
+            for text in sorted({*lists["normal_states"]} & {*lists["anomalous_states"]}):
                 line = max(line for (_, each), line in self._lines.items() if each == text)
                 self._document.fail(
                     line, f"{text!r} is a normal and an anomalous state, choose one"

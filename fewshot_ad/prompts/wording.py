@@ -15,7 +15,7 @@ def check_phrase(text: str) -> None:
     Raises:
         FewShotError: the slot is missing or doubled, or a character is not plain.
     """
-    _check_plain(text)
+    check_plain(text)
     slots = text.count(SLOT)
     if slots != 1:
         raise FewShotError(
@@ -33,7 +33,7 @@ def check_class_name(text: str) -> None:
     Raises:
         FewShotError: it is empty, or has characters that no name of a thing has.
     """
-    _check_plain(text)
+    check_plain(text)
     if _NAME.fullmatch(text):
         return
     odd = "".join(dict.fromkeys(re.findall(r"[^\w .,'/&+()-]", text)))
@@ -44,7 +44,23 @@ def check_class_name(text: str) -> None:
     )
 
 
-def _check_plain(text: str) -> None:
+def check_known(text: str) -> None:
+    """Refuse what does not name a class of a dataset.
+
+    Raises:
+        FewShotError: it is not of the form ``dataset/class``.
+    """
+    check_plain(text)
+    if "/" not in text.strip("/"):
+        raise FewShotError(f"{text!r} names no known class, expected dataset/class")
+
+
+def check_plain(text: str) -> None:
+    """Refuse what would not print as one line of words.
+
+    Raises:
+        FewShotError: it is empty, or has control characters or idle spaces.
+    """
     if not text.strip():
         raise FewShotError("the text is empty, expected words")
     if not text.isprintable():

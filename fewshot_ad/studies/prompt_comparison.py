@@ -22,6 +22,8 @@ from fewshot_ad.images import EvalSize
 
 COMPARED = ("i_auroc", "p_auroc")
 
+Mask = Bool[np.ndarray, "_ _"]
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -99,6 +101,7 @@ def compare(
     by_set: dict[tuple[str, str], list[_Resampled]] = {}
     for index, episodes in enumerate(trials):
         query = Query(dataset, episodes[0].query, method.preprocess, eval_size)
+        masks = [*query.masks()]
         judged = [
             _judge(
                 evaluate(
@@ -110,6 +113,7 @@ def compare(
                     on_image=on_image,
                 ),
                 query,
+                masks,
             )
             for name in names
         ]
@@ -124,10 +128,9 @@ def compare(
     return found + means
 
 
-def _judge(outcomes: Iterable[Outcome], query: Query) -> _Judged:
+def _judge(outcomes: Iterable[Outcome], query: Query, masks: Sequence[Mask | None]) -> _Judged:
     """The values of each support, and the pairs they are made of."""
     judged = _Judged({metric: [] for metric in COMPARED}, {metric: [] for metric in COMPARED})
-    masks = [*query.masks()]
     for outcome in outcomes:
         scores = outcome.prediction.image_score.numpy().astype(np.float64)
         if outcome.row.i_auroc is not None:
@@ -136,15 +139,9 @@ def _judge(outcomes: Iterable[Outcome], query: Query) -> _Judged:
         if outcome.row.p_auroc is not None:
             maps = [*query.align(outcome.prediction.anomaly_map)]
             judged.values["p_auroc"].append(outcome.row.p_auroc)
-            judged.pairs["p_auroc"].append(pixel_pairs(maps, _present(masks)))
+            there = [mask for mask in masks if mask is not None]  # all, where there is a value
+            judged.pairs["p_auroc"].append(pixel_pairs(maps, there))
     return judged
-
-
-def _present(
-    masks: Iterable[Bool[np.ndarray, "_ _"] | None],
-) -> list[Bool[np.ndarray, "_ _"]]:
-    """The masks where none is missing, as where a pixel metric has a value."""
-    return [mask for mask in masks if mask is not None]
 
 
 def _resampled(

@@ -116,7 +116,7 @@ def _words(text: str) -> list[str]:
 
 def _same_sentences(prompts: PromptSet, class_name: str) -> Iterator[Finding]:
     sides = [Counter(side) for side in prompts.sentences(class_name)]
-    for sentence in sides[0].keys() & sides[1].keys():
+    for sentence in sorted(sides[0].keys() & sides[1].keys()):
         yield Finding(CONTRADICTIONS, f"{sentence!r} is normal and anomalous at once")
     for side, state_list in zip(sides, LISTS[1:], strict=True):
         lists = prompts.of_class(class_name)
