@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.methods.cflow import CFLOW
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.flows import position_code
+
+
+def small(**changes) -> CFLOW:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=32),
+        "flow_blocks": 2,
+        "position_dims": 8,
+        "steps": 5,
+        "vectors_per_step": 32,
+    }
+    return CFLOW(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+
+
+def likelihoods_by_loop(method: CFLOW, level: int, support: Tensor, image: Tensor) -> np.ndarray:
+    """One position after another: standardise, flow, Gaussian."""
+    assert method.flows_ is not None
+    flow = method.flows_[level].flow
+    extract = load_features("random:tiny", (2, 3), device="cpu")
+    known = extract(support)[level].double().numpy()
+    mean, deviation = known.mean(axis=(0, 2, 3)), known.std(axis=(0, 2, 3))
+    (maps,) = extract(image[None])[level].double().numpy()
+    codes = position_code(8, *maps.shape[1:])
+    found = np.empty(maps.shape[1:])
+    for row, column in np.ndindex(*found.shape):
+        vector = torch.from_numpy((maps[:, row, column] - mean) / deviation).float()
+        with torch.no_grad():
+            latent, logdet = flow(vector[None], codes[None, :, row, column])
+        constant = len(vector) * math.log(2 * math.pi)
+        density = float(logdet) - 0.5 * (float(latent.square().sum()) + constant)
+        found[row, column] = density / len(vector)
+    return found
+
+
+@pytest.mark.parametrize("score", ["distance", "likelihood"])
+def test_maps_position_by_position(images: Tensor, score: str) -> None:
+    method = small(score=score, blur=1.5).fit(Support("noise", images[:2]))
+    found = method.predict(images[2:])
+    for image, ours in zip(images[2:], found.anomaly_map, strict=True):
+        total = torch.full((1, 1, 32, 32), 2.0 if score == "likelihood" else 0.0).double()
+        for level in (0, 1):
+            peak = max(likelihoods_by_loop(method, level, images[:2], i).max() for i in images[:2])
+            lacking = peak - likelihoods_by_loop(method, level, images[:2], image)
+            values = np.sqrt(2 * lacking.clip(0)) if score == "distance" else -np.exp(-lacking)
+            grid = torch.from_numpy(values)[None, None]
+            total += functional.interpolate(grid, (32, 32), mode="bilinear")
+        expected = gaussian_filter(total[0, 0].numpy(), 1.5)
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(found.image_score, found.anomaly_map.amax(dim=(1, 2)))
+
+
+def test_other_images_in_the_batch_change_no_bit(images: Tensor) -> None:
+    """The released code takes maxima over all test images, so that one outlier moves the others."""
+    method = small(score="likelihood").fit(Support("noise", images[:1]))
+    alone = method.predict(images[1:2])
+    beside = method.predict(torch.cat([images[1:2], 50 * images[2:]]))
+    assert torch.equal(alone.anomaly_map[0], beside.anomaly_map[0])
+    assert torch.equal(alone.image_score[0], beside.image_score[0])
+
+
+def test_training_makes_the_support_likelier(images: Tensor) -> None:
+    support = Support("noise", images)
+    means = []
+    for steps in (1, 60):
+        flows = small(steps=steps, noise=0.0, learning_rate=0.01).fit(support).flows_
+        assert flows is not None
+        maps = load_features("random:tiny", (2, 3), device="cpu")(images)
+        found = [flow.map(level[:1]).mean() for flow, level in zip(flows, maps, strict=True)]
+        means.append(torch.stack(found))
+    assert (means[1] > means[0] + 0.2).all()
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_fewer_positions_than_a_step_sees_are_enough(images: Tensor, shots: int) -> None:
+    method = small(vectors_per_step=100_000).fit(Support("noise", images[:shots]))
+    assert method.predict(images).image_score.isfinite().all()
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("noise", images[:1])
+    scores = [small(seed=s).fit(support).predict(images).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_constant_images_are_wholly_normal_and_nothing_is_divided_by_zero() -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
+    assert found.image_score.isfinite().all()
+    assert found.image_score[2] > found.image_score[0]
+
+
+def test_images_of_another_size_are_refused(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    words = r"images give \[2, 2\] positions, the support \[4, 4\]: CFLOW needs images of the size"
+    with pytest.raises(FewShotError, match=words):
+        method.predict(images[:, :, :16, :16])
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("noise", images))
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+    assert "flows_" not in method.params()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"flow_blocks": 0}, "flow_blocks is 0: expected 1 or more"),
+        ({"position_dims": 6}, "position_dims is 6: expected a multiple of 4, or 0"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"vectors_per_step": 0}, "vectors_per_step is 0: expected 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
+        ({"noise": -0.1}, "noise is -0.1: expected 0 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**CFLOW.PAPER).params()["flow_blocks"] == 8
