@@ -8,13 +8,14 @@
 ``random:resnet18``         weights drawn by a fixed seed: for tests, and the floor of comparisons
 ``package.module:factory``  a user's own: a callable without arguments that returns a module
 ``path/to/file.py:factory`` mapping [b 3 h w] to a list of maps [b c h w]; level k is the k-th map
+``bf16:NAME``               any of these in bfloat16; ``openvino:NAME``: see ``parts.precision``
 =========================== =====================================================================
 
 Nothing is ever downloaded here; ``fewshot-ad weights fetch NAME`` does that.
 """
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
+from fewshot_ad.parts.precision import quickened, split_precision
 from fewshot_ad.parts.published_weights import PINNED
 from fewshot_ad.parts.tiny import Tiny, load_tiny
 from fewshot_ad.parts.user_networks import load_user_network
@@ -46,7 +48,7 @@ class Backbone:
         levels: which levels ``__call__`` returns, rising.
         channels: of each level.
         strides: of each level, in pixels.
-        digest: of the weights; equal digests mean equal features.
+        digest: of the weights and their precision; equal digests mean equal features.
         source: where the weights came from, in words.
         licence: of the weights, where it is known.
     """
@@ -120,15 +122,22 @@ def load_backbone(
 
     Raises:
         FewShotError: unknown or unpinned name; weights not here, damaged or of another network; a
-            factory that does not keep its promise; levels that the network does not have.
+            factory that does not keep its promise; levels that the network does not have; OpenVINO
+            is asked for and not here.
     """
     if not levels or list(levels) != sorted({*levels}) or levels[0] < 1:
         raise FewShotError(
             f"levels are {levels}: expected different numbers from 1 up, rising, as (2, 3)"
         )
     device = chosen_device(device)
-    loaded = _load_network(name, levels, weights_dir)
+    precision, plain = split_precision(name)
+    loaded = _load_network(plain, levels, weights_dir)
     network = loaded.network.eval().requires_grad_(requires_grad=False).float().to(device)
+    digest = digest_of(network)
+    if precision is not None:
+        network = quickened(network, precision, device)
+        loaded = replace(loaded, name=f"{precision}:{loaded.name}")
+        digest = hashlib.sha256(f"{precision} {digest}".encode()).hexdigest()[:16]
     shapes = _probe(network, loaded.name, device)
     if max(loaded.maps) >= len(shapes):
         raise FewShotError(f"{name} has {len(shapes)} levels: levels {levels} were asked for")
@@ -137,7 +146,7 @@ def load_backbone(
         levels=levels,
         channels=tuple(shapes[index][1] for index in loaded.maps),
         strides=tuple(round(PROBE_SIZE / shapes[index][2]) for index in loaded.maps),
-        digest=digest_of(network),
+        digest=digest,
         source=loaded.source,
         licence=loaded.licence,
         device=device,
