@@ -62,7 +62,7 @@ class PatchCore(Method):
         coreset_above: banks with fewer patches are kept whole.
         n_neighbors: bank patches around the matched one by which the image score is re-weighted
             (eq. 7; the paper's is 9); 1 is no re-weighting.
-        engine: how the bank is searched.
+        engine: how the bank is searched, see ``parts.search``; all but ``product`` build an index.
         blur: sigma of the Gaussian over the map, in pixels.
     """
 
@@ -160,7 +160,8 @@ class PatchCore(Method):
         """The greatest distance, less where its match is itself far from other patches (eq. 7)."""
         place = distance.argmax()
         patch, match = patches.flatten(1)[:, place], bank[row.flatten()[place]]
-        _, neighbors = nearest(match[None], bank, self.n_neighbors)
+        _, neighbors = nearest(match[None], bank, self.n_neighbors, self.engine)
         gaps = torch.linalg.vector_norm(bank[neighbors[0]] - patch, dim=1)
         greatest = distance.flatten()[place]
-        return (1 - (greatest - gaps.logsumexp(dim=0)).exp()) * greatest
+        weight = 1 - (greatest - gaps.logsumexp(dim=0)).exp()
+        return weight.clamp(min=0) * greatest  # an approximate match may not be the nearest

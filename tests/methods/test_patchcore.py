@@ -95,6 +95,22 @@ def test_a_thinned_bank_and_a_whole_one_are_searched_alike(images: Tensor) -> No
     assert torch.equal(ours.image_score, theirs.image_score)
 
 
+@pytest.mark.parametrize("engine", ["faiss_flat", "faiss_hnsw", "faiss_ivf_pq"])
+@pytest.mark.parametrize("n_neighbors", [1, 5])
+def test_other_engines_never_find_anything_nearer(
+    images: Tensor, engine: str, n_neighbors: int
+) -> None:
+    support, query = Support("noise", images[:3]), images[3:]
+    method = small(n_neighbors=n_neighbors)
+    exact = method.fit(support).predict(query)
+    found = method.variant(engine=engine).fit(support).predict(query)
+    assert (found.anomaly_map >= exact.anomaly_map * (1 - 1e-5)).all()
+    assert found.image_score >= 0
+    if engine == "faiss_flat":
+        torch.testing.assert_close(found.anomaly_map, exact.anomaly_map)
+        torch.testing.assert_close(found.image_score, exact.image_score)
+
+
 @pytest.mark.parametrize("changes", [{}, {"n_neighbors": 9}, {"coreset_above": 1}])
 def test_constant_images_and_one_pixel_features_are_no_trouble(changes: dict[str, int]) -> None:
     flat = torch.ones(9, 3, 8, 8)
