@@ -110,6 +110,12 @@ class Ensemble(Method):
         """Those of the members, once each."""
         return _joined([getattr(member, "weights_digest", None) for member in self._members])
 
+    @property
+    def prompts(self) -> str | None:
+        """The prompt set that a member reads, since the classes it was chosen on are no targets."""
+        sets = (getattr(member, "prompts", None) for member in self._members)
+        return next((name for name in sets if name is not None), None)
+
     def params(self) -> dict[str, Any]:
         """With all parameters of the members, not only those that were changed."""
         of_members = {

@@ -15,6 +15,8 @@ from fewshot_ad.api import (
     Support,
     Track,
 )
+from fewshot_ad.assets import asset
+from fewshot_ad.evaluation.leaks import seen_by
 from fewshot_ad.methods import load_method
 from fewshot_ad.methods.ensemble import Ensemble
 from fewshot_ad.parts.calibration import calibrate
@@ -242,3 +244,14 @@ class _Loud(torch.nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         pool = torch.nn.functional.avg_pool2d
         return [self.gain * pool(images, stride) for stride in (4, 8, 16)]
+
+
+def test_classes_that_prompts_were_chosen_on_are_no_targets(tmp_path):
+    path = tmp_path / "searched.yaml"
+    text = asset("prompts", "minimal.yaml").read_text()
+    path.write_text(f"{text}\nknown: [synthetic/screw]\n")
+    parameters = {"winclip": {"backbone": "random:tiny", "prompts": str(path)}}
+    joined = Ensemble(members=("residual_distance", "winclip"), parameters=parameters)
+    assert joined.prompts == str(path)
+    assert seen_by(joined).names == ("synthetic/screw",)
+    assert small().prompts is None
