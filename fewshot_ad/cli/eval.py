@@ -79,6 +79,7 @@ def eval_command(
         typer.Option(metavar="FILE", help="What 'fewshot-ad train' saved, in place of training."),
     ] = None,
     backbone: options.Backbone = None,
+    precision: options.Precision = "fp32",
     weights_dir: options.WeightsDir = None,
     prompts: options.Prompts = None,
     class_name: options.ClassName = None,
@@ -120,7 +121,9 @@ def eval_command(
     text = {"prompts": prompts, "class_name": class_name}
     methods = [
         with_options(
-            configured_method(name, settings or (), device, backbone, weights_dir, paper),
+            configured_method(
+                name, settings or (), device, backbone, weights_dir, paper, precision
+            ),
             name,
             text,
         )

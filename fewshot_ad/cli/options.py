@@ -1,7 +1,7 @@
 """The options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,6 +34,14 @@ ClassName = Annotated[
         metavar="TEXT",
         help="What the sentences call the object, in place of what the prompt set makes of the "
         "name of the class.",
+    ),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "openvino", "openvino-bf16"],
+    typer.Option(
+        help="How the backbone computes. bf16 and OpenVINO (pip install openvino) are several "
+        "times as quick on a CPU; docs/speed.md has what they do to scores. The same by name: "
+        "--backbone bf16:NAME.",
     ),
 ]
 Settings = Annotated[

@@ -14,6 +14,7 @@ from fewshot_ad.assets import unknown_name
 from fewshot_ad.episodes import Shots
 from fewshot_ad.images import EvalSize
 from fewshot_ad.methods import load_method
+from fewshot_ad.parts.precision import split_precision
 from fewshot_ad.prompts import load_prompts
 
 BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -195,6 +196,7 @@ def configured_method(
     backbone: str | None,
     weights_dir: Path | None,
     paper: bool = False,
+    precision: str = "fp32",
 ) -> Method:
     """The method of a name with what the options say of it.
 
@@ -202,12 +204,29 @@ def configured_method(
     values already.
 
     Raises:
-        FewShotError: unknown method or parameter, or a method that has no backbone was given one.
+        FewShotError: unknown method or parameter, or a method that has no backbone was given one,
+            or a precision for it.
     """
     method = load_method(name).variant(device=parse_device(device))
     method = method.variant(**(getattr(method, "PAPER", {}) if paper else {}))
     method = with_options(method, name, {"backbone": backbone, "weights_dir": weights_dir})
-    return with_settings(method, settings)
+    return _with_precision(with_settings(method, settings), name, precision)
+
+
+def _with_precision(method: Method, name: str, precision: str) -> Method:
+    """A copy whose backbone computes in another precision; ``fp32`` leaves it as it is.
+
+    Raises:
+        FewShotError: the method has no backbone, or one that says its precision already.
+    """
+    if precision == "fp32":
+        return method
+    if "backbone" not in {field.name for field in fields(method)}:
+        raise FewShotError(f"{name} takes no --precision: it has no parameter 'backbone'")
+    backbone: str = getattr(method, "backbone", "")
+    if split_precision(backbone)[0] is not None:
+        raise FewShotError(f"--precision {precision}: the backbone {backbone} says its own already")
+    return method.variant(backbone=f"{precision}:{backbone}")
 
 
 def with_options(method: Method, name: str, given: Mapping[str, object]) -> Method:

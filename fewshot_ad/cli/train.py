@@ -38,6 +38,7 @@ def train_command(
         ),
     ] = None,
     backbone: options.Backbone = None,
+    precision: options.Precision = "fp32",
     weights_dir: options.WeightsDir = None,
     settings: options.Settings = None,
     paper: options.Paper = False,
@@ -55,7 +56,7 @@ def train_command(
     short = {"steps": steps, "held_out": held_out}
     changes = [f"{name}={value}" for name, value in short.items() if value is not None]
     changes += settings or ()
-    student = configured_method(method, changes, device, backbone, weights_dir, paper)
+    student = configured_method(method, changes, device, backbone, weights_dir, paper, precision)
     if not isinstance(student, MetaTrained):
         raise FewShotError(f"{method} is {student.track}: it needs no training, use 'eval' at once")
     check_writable(out.parent)

@@ -120,3 +120,20 @@ def test_the_papers_settings_lie_below_those_that_are_set():
 def test_a_method_at_the_papers_values_has_no_others():
     method = configured_method("residual_distance", [], "cpu", None, None, paper=True)
     assert method.params() == ResidualDistance(device="cpu").params()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "openvino", "openvino-bf16"])
+def test_the_precision_becomes_part_of_the_backbone(precision):
+    method = configured_method("patchcore", (), "cpu", "resnet18", None, precision=precision)
+    assert method.backbone == f"{precision}:resnet18"
+    assert configured_method("patchcore", (), "cpu", None, None).backbone == "tiny"
+
+
+def test_a_precision_is_told_once():
+    with pytest.raises(FewShotError, match="says its own already"):
+        configured_method("patchcore", (), "cpu", "bf16:tiny", None, precision="openvino")
+
+
+def test_a_method_without_a_backbone_has_no_precision():
+    with pytest.raises(FewShotError, match="takes no --precision"):
+        configured_method("ensemble", (), "cpu", None, None, precision="bf16")
