@@ -31,6 +31,7 @@ from torch.nn import functional
 from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
 from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood, position_vectors
+from fewshot_ad.parts.level_models import LikelihoodPeak
 from fewshot_ad.parts.maps import (
     fuse,
     gaussian_blur,
@@ -155,45 +156,39 @@ class CFLOW(Method):
             return -functional.logsigmoid(likelihood).mean()
 
         train_on_support(flow, loss, len(vectors), budget, f"fitting level {level}")
-        flow.measure_peak(maps)
+        flow.peak.measure([flow.map(image[None]) for image in maps])
         return flow
 
     def _map(
         self, image: Float[Tensor, "1 3 h w"], flows: "list[_PlacedFlow]"
     ) -> Float[Tensor, "1 h w"]:
         pairs = zip(flows, self._features(image), strict=True)
-        levels, peaks = [flow.map(maps) for flow, maps in pairs], [flow.peak for flow in flows]
+        lacking = [flow.peak.lacking(flow.map(maps)) for flow, maps in pairs]
         size = image.shape[-2], image.shape[-1]
-        if self.score == "likelihood":  # sec. 4.3, with the peaks of the support
-            return unlikelihood_map(levels, peaks, size)
-        lacking = [peak - maps for peak, maps in zip(peaks, levels, strict=True)]
+        if self.score == "likelihood":  # sec. 4.3, from the peak of the support
+            return unlikelihood_map([-each for each in lacking], [0.0] * len(lacking), size)
         return fuse([(2 * each.clamp(min=0)).sqrt() for each in lacking], size, "sum")
 
 
 class _PlacedFlow(nn.Module):
     """The flow of one level, with the scale of its features and the codes of their places."""
 
-    places: Tensor
+    places: Tensor | None
 
     def __init__(self, maps: Float[Tensor, "n c h w"], blocks: int, dims: int, seed: int) -> None:
         super().__init__()
         self.grid = maps.shape[2], maps.shape[3]
-        self.peak = 0.0
         self.scale = Standardiser(maps)
         self.flow = ConditionalFlow(maps.shape[1], blocks, dims, seed=seed)
-        places = (
-            position_vectors(dims, 1, *self.grid)
-            if dims
-            else torch.empty(self.grid[0] * self.grid[1], 0)
-        )
-        self.register_buffer("places", places)
+        self.peak = LikelihoodPeak()
+        self.register_buffer("places", position_vectors(dims, 1, *self.grid) if dims else None)
         self.to(maps.device)
 
     def log_likelihood(
         self, vectors: Float[Tensor, "n c"], rows: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """Per channel, of positions counted over images, then rows, then columns."""
-        condition = self.places[rows % len(self.places)] if self.places.shape[1] else None
+        condition = None if self.places is None else self.places[rows % len(self.places)]
         return log_likelihood(*self.flow(vectors, condition))
 
     @torch.no_grad()
@@ -206,7 +201,3 @@ class _PlacedFlow(nn.Module):
             )
         vectors = to_vectors(self.scale(maps))
         return self.log_likelihood(vectors, torch.arange(len(vectors))).view(1, *self.grid)
-
-    def measure_peak(self, maps: Float[Tensor, "n c h w"]) -> None:
-        """Take the highest likelihood of the support as that of what is wholly normal."""
-        self.peak = max(float(self.map(image[None]).max()) for image in maps)

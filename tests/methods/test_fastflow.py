@@ -1,0 +1,167 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.methods.fastflow import FastFlow
+from fewshot_ad.parts.feature_cache import load_features
+
+LEVELS = (2, 3)
+
+
+def small(**changes) -> FastFlow:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=32),
+        "levels": LEVELS,
+        "steps": 5,
+    }
+    return FastFlow(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+
+
+def by_jacobian(method: FastFlow, support: Tensor, image: Tensor) -> float:
+    """Log-likelihood of a whole map per channel: a Gaussian, and all of the Jacobian at once."""
+    assert method.flows_ is not None
+    extract = load_features("random:tiny", (2,), device="cpu")
+    known, maps = extract(support)[0].double(), extract(image[None])[0].double()
+    mean, deviation = known.mean(dim=(0, 2, 3)), known.std(dim=(0, 2, 3), correction=0)
+    maps = (maps - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+    flow = method.flows_[0].flow.double()
+    latents, _ = flow(maps)
+    jacobian = torch.autograd.functional.jacobian(lambda x: flow(x)[0], maps)
+    logdet = torch.linalg.slogdet(jacobian.reshape(maps.numel(), maps.numel())).logabsdet
+    flow.float()
+    gaussian = -0.5 * latents.square().sum() - 0.5 * maps.numel() * math.log(2 * math.pi)
+    return float(gaussian + logdet) / maps.shape[1]
+
+
+def test_likelihoods_of_positions_add_up_to_that_of_the_map(images: Tensor) -> None:
+    corners = images[:, :, :16, :16]
+    method = small(levels=(2,)).fit(Support("noise", corners[:2]))
+    assert method.flows_ is not None
+    (maps,) = load_features("random:tiny", (2,), device="cpu")(corners[2:3])
+    method.flows_[0].peak.value.fill_(100.0)  # nothing is cut off
+    lacking = method.flows_[0].anomaly(maps, "distance").square() / 2
+    expected = by_jacobian(method, corners[:2], corners[2])
+    assert float((100 - lacking).sum()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_maps_are_the_mean_over_levels_of_what_positions_lack(images: Tensor) -> None:
+    method = small(blur=1.5).fit(Support("noise", images[:2]))
+    found = method.predict(images[2:])
+    assert method.flows_ is not None
+    extract = load_features("random:tiny", LEVELS, device="cpu")
+
+    def likelihood(level: int, image: Tensor) -> np.ndarray:
+        assert method.flows_ is not None
+        with torch.no_grad():
+            latents, logdet = method.flows_[level](extract(image[None])[level])
+        squared = latents[0].square().mean(dim=0) + math.log(2 * math.pi)
+        return (logdet[0] / latents.shape[1] - squared / 2).double().numpy()
+
+    for image, ours in zip(images[2:], found.anomaly_map, strict=True):
+        total = torch.zeros(1, 1, 32, 32).double()
+        for level in (0, 1):
+            peak = max(likelihood(level, one).max() for one in images[:2])
+            distance = np.sqrt(2 * (peak - likelihood(level, image)).clip(0))
+            grid = torch.from_numpy(distance)[None, None]
+            total += functional.interpolate(grid, (32, 32), mode="bilinear") / 2
+        expected = gaussian_filter(total[0, 0].numpy(), 1.5)
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(found.image_score, found.anomaly_map.amax(dim=(1, 2)))
+
+
+def test_the_papers_score_is_the_likelihood_without_the_determinant(images: Tensor) -> None:
+    method = small(score="likelihood", blur=0.0, levels=(2,)).fit(Support("noise", images[:1]))
+    assert method.flows_ is not None
+    maps = load_features("random:tiny", (2,), device="cpu")(images[1:2])[0]
+    with torch.no_grad():
+        latents, _ = method.flows_[0](maps)
+    likelihood = (-latents.square().mean(dim=1) / 2).exp()[:, None]
+    expected = 0 - functional.interpolate(likelihood, (32, 32), mode="bilinear")[:, 0]
+    torch.testing.assert_close(method.predict(images[1:2]).anomaly_map, expected)
+
+
+def test_other_images_in_the_batch_change_no_bit(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    alone = method.predict(images[1:2])
+    beside = method.predict(torch.cat([images[1:2], 50 * images[2:]]))
+    assert torch.equal(alone.anomaly_map[0], beside.anomaly_map[0])
+    assert torch.equal(alone.image_score[0], beside.image_score[0])
+
+
+def test_training_makes_the_support_likelier(images: Tensor) -> None:
+    means = []
+    for steps in (1, 60):
+        method = small(steps=steps, noise=0.0, score="likelihood", blur=0.0)
+        means.append(method.fit(Support("noise", images)).predict(images).anomaly_map.mean())
+    assert means[1] < means[0] - 0.02
+
+
+@pytest.mark.parametrize(("shots", "batch_size"), [(1, 32), (3, 2)])
+def test_any_number_of_images_fills_batches(images: Tensor, shots: int, batch_size: int) -> None:
+    method = small(batch_size=batch_size).fit(Support("noise", images[:shots]))
+    assert method.predict(images).image_score.isfinite().all()
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("noise", images[:1])
+    scores = [small(seed=s).fit(support).predict(images).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_images_of_any_size_are_judged(images: Tensor) -> None:
+    found = small().fit(Support("noise", images[:1])).predict(images[:, :, :16, :])
+    assert found.anomaly_map.shape == (4, 16, 32)
+
+
+def test_constant_images_divide_nothing_by_zero() -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
+    assert found.image_score.isfinite().all()
+    assert found.image_score[2] > found.image_score[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("noise", images))
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+    assert "flows_" not in method.params()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"flow_blocks": 0}, "flow_blocks is 0: expected 1 or more"),
+        ({"hidden_ratio": 0.0}, "hidden_ratio is 0.0: expected more than 0"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0: expected 1 or more"),
+        ({"learning_rate": -1.0}, "learning_rate is -1.0: expected more than 0"),
+        ({"noise": -0.1}, "noise is -0.1: expected 0 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**FastFlow.PAPER).params()["flow_blocks"] == 8
