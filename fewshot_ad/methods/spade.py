@@ -31,11 +31,11 @@ from fewshot_ad.parts.residuals import shared_matcher
 from fewshot_ad.parts.search import nearest
 from fewshot_ad.parts.support import check_support
 
-__all__ = ["Spade"]
+__all__ = ["SPADE"]
 
 
 @dataclass(kw_only=True, eq=False)
-class Spade(Method):
+class SPADE(Method):
     """Retrieval of like images and correspondence with them; see the module for the paper.
 
     Attributes:
@@ -62,7 +62,7 @@ class Spade(Method):
     def __post_init__(self) -> None:
         check_parameters(self, n_neighbors=COUNT, blur=NOT_NEGATIVE)
 
-    def fit(self, support: Support) -> "Spade":
+    def fit(self, support: Support) -> "SPADE":
         """Remember the features of the support."""
         check_support(support, self.min_shots)
         self.support_ = self._features(support.images)
@@ -72,7 +72,7 @@ class Spade(Method):
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Distances to the nearest positions of the nearest support images."""
         if self.support_ is None or self.gallery_ is None:
-            raise NotFittedError("Spade has no support yet: call fit(support) first")
+            raise NotFittedError("SPADE has no support yet: call fit(support) first")
         if not len(images):
             return no_prediction(images)
         levels = self._features(images)

@@ -158,3 +158,10 @@ def test_a_variant_has_learned_nothing(images: Tensor) -> None:
     with pytest.raises(NotFittedError):
         method.variant().predict(images)
     assert "bank_" not in method.params()
+
+
+def test_the_settings_of_the_paper_are_settings(images: Tensor) -> None:
+    method = small(**PatchCore.PAPER).fit(Support("noise", images))
+    assert method.bank_ is not None
+    assert len(method.bank_) == round(0.1 * 4 * 6 * 6)
+    assert method.predict(images).image_score.isfinite().all()

@@ -6,13 +6,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
-from fewshot_ad.methods.spade import Spade
+from fewshot_ad.methods.spade import SPADE
 from fewshot_ad.parts.feature_cache import load_features
 
 
-def small(**changes) -> Spade:
+def small(**changes) -> SPADE:
     settings = {"backbone": "random:tiny", "device": "cpu", "preprocess": Preprocess(size=48)}
-    return Spade(**(settings | changes))
+    return SPADE(**(settings | changes))
 
 
 @pytest.fixture
@@ -92,3 +92,7 @@ def test_parameters_out_of_range_are_refused(changes: dict[str, object], line: s
     with pytest.raises(FewShotError) as caught:
         small(**changes)
     assert str(caught.value) == line
+
+
+def test_the_settings_of_the_paper_are_settings() -> None:
+    assert SPADE(**SPADE.PAPER).scored_by == "retrieval"
