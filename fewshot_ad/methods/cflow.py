@@ -165,7 +165,7 @@ class CFLOW(Method):
         pairs = zip(flows, self._features(image), strict=True)
         lacking = [flow.peak.lacking(flow.map(maps)) for flow, maps in pairs]
         size = image.shape[-2], image.shape[-1]
-        if self.score == "likelihood":  # sec. 4.3, from the peak of the support
+        if self.score == "likelihood":  # the paper's, from the peak of the support
             return unlikelihood_map([-each for each in lacking], [0.0] * len(lacking), size)
         return fuse([(2 * each.clamp(min=0)).sqrt() for each in lacking], size, "sum")
 

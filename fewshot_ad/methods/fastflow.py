@@ -150,7 +150,7 @@ class FastFlow(Method):
         )
 
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
-            """Negative log-likelihood per channel (eq. 2), the sum over levels."""
+            """Negative log-likelihood per channel, the sum over levels."""
             likelihoods = []
             for flow, maps in zip(flows, levels, strict=True):
                 some = maps[rows]
