@@ -9,14 +9,16 @@ same, and lets a handful of rows through instead of one.
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import BFloat16, Float, Int, Int16, Shaped
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.repeated_rows import distinct, place_in_group, with_copies
 
 BF16_ROUNDING = 2.0**-9
+PIECES = 3  # of 8 bits each: a value in float32
 BF16_FEATURES = ("avx512_bf16", "amx_bf16")  # of a processor: products several times as quick
 WIDE = 96  # with fewer channels a product costs no more than the look at its result
 CROWDED = 64  # proposals per query above which a float32 product is the cheaper one
@@ -105,7 +107,8 @@ class ProductIndex:
         rows, squared = self._rows[here], self._squared[here]
         query_squared = queries.square().sum(dim=1, keepdim=True)
         score = torch.addmm(squared, queries, rows.T, alpha=-2)  # |q - b|^2 - |q|^2
-        limit = _limit(score, query_squared, known)
+        farthest = known[:, -1:].square() - query_squared
+        limit = torch.minimum(_kth_smallest(score, known.shape[1]), farthest)
         strays = _product_rounding(queries) * (2 * query_squared + limit)  # |b| <= |q| + |q - b|
         asked, row = (score <= limit + strays).nonzero(as_tuple=True)
         return asked, row
@@ -114,21 +117,26 @@ class ProductIndex:
 class CoarseRows:
     """Rows in bfloat16, less their mean: distances stay, and rounding is relative to what is left.
 
-    With q' and b' for what is rounded, |q.b - q'.b'| <= |q - q'| |b| + |q'| |b - b'| (Cauchy and
-    Schwarz), and the product is rounded once more. The lengths of all differences are taken, so
-    the bound holds for any features.
+    One product gives |q - b|^2 / 2 = |q|^2 / 2 + |b|^2 / 2 - q.b, since both sides carry half the
+    squared length of either in a few more channels. What rounding changes of it is bounded: with
+    q' and b' for what is rounded, |q.b - q'.b'| <= |q - q'| |b| + |q'| |b - b'| (Cauchy and
+    Schwarz), and the result is rounded once more. The lengths of all differences are taken, so the
+    bound holds for any features.
     """
 
     def __init__(self, rows: Float[Tensor, "n c"]) -> None:
         self._mean = rows.mean(dim=0)
-        self._rows = torch.empty_like(rows, dtype=torch.bfloat16)
-        self._length = rows.new_empty(len(rows))
-        lost = rows.new_empty(len(rows))
+        width = rows.shape[1] + 2 * PIECES
+        self._rows = torch.empty(len(rows), width, dtype=torch.bfloat16, device=rows.device)
+        share, longest = rows.new_zeros(()), rows.new_zeros(())
         for start in range(0, len(rows), Blocks.rows):
             here = slice(start, start + Blocks.rows)
-            self._rows[here], self._length[here], lost[here] = _rounded(rows[here] - self._mean)
-        self._share_lost = (lost / self._length.clamp_min(SCALES[0])).max()
-        longest = self._length.max()
+            rounded, length, lost = _rounded(rows[here] - self._mean)
+            ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rows.device)
+            self._rows[here] = torch.cat([rounded, ones, _pieces(length.square() / 2)], dim=1)
+            share = torch.maximum(share, (lost / length.clamp_min(SCALES[0])).max())
+            longest = torch.maximum(longest, length.max())
+        self._share_lost = share
         self._is_sane = bool((longest > SCALES[0]) & (longest < SCALES[1]))
 
     def propose(self, queries: Tensor, here: slice, known: Float[Tensor, "q k"]) -> Pairs | None:
@@ -136,16 +144,29 @@ class CoarseRows:
         if not self._is_sane:
             return None
         rounded, length, lost = _rounded(queries - self._mean)
-        product = rounded @ self._rows[here].T
-        score = torch.sub(self._length[here].square(), product, alpha=2)  # |q - b|^2 - |q|^2
-        length, lost = length[:, None], lost[:, None]
-        limit = _limit(score, length.square(), known)
+        ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rounded.device)
+        left = torch.cat([-rounded, _pieces(length.square() / 2), ones], dim=1)
+        half = (left @ self._rows[here].T).view(torch.int16)  # |q - b|^2 / 2, ordered as integers
+        limit = self._limit(half, length[:, None], lost[:, None], known)
+        asked, row = divmod(np.flatnonzero((half <= limit).numpy()), half.shape[1])
+        if len(asked) > CROWDED * len(queries):
+            return None
+        return torch.from_numpy(asked), torch.from_numpy(row)
+
+    def _limit(
+        self, half: Tensor, length: Tensor, lost: Tensor, known: Float[Tensor, "q k"]
+    ) -> Int16[Tensor, "q 1"]:
+        """The half squared distance above which a row is none of the k nearest."""
+        smallest = _kth_smallest(half, known.shape[1]).view(torch.bfloat16).float()
+        limit = torch.minimum(smallest, known[:, -1:].square() / 2).clamp_min(0)
         # |b| <= |q| + |q - b| for every row that matters; a quarter more, for what is lost.
-        reach = 1.25 * (length + (length.square() + limit).clamp_min(0).sqrt())
-        strays = lost + (length + lost) * (self._share_lost + BF16_ROUNDING)
-        strays = 2 * reach * (strays + _product_rounding(queries) * reach)
-        asked, row = (score <= limit + 2 * strays).nonzero(as_tuple=True)
-        return None if len(asked) > CROWDED * len(queries) else (asked, row)
+        reach = 1.25 * (length + (2 * limit).sqrt())
+        strays = reach * (lost + (length + lost) * self._share_lost)
+        strays += reach.square() * _product_rounding(self._rows)
+        strays += 1.1 * BF16_ROUNDING * (limit + strays)  # of the result
+        # It strays for the row that sets the limit, and again for a row that is held to it.
+        rounded_up = (limit + 2 * strays) * (1 + 2 * BF16_ROUNDING)
+        return rounded_up.bfloat16().view(torch.int16)
 
 
 def check_finite(values: Float[Tensor, "*shape"]) -> None:
@@ -197,21 +218,25 @@ def _rounded(
     return rounded, torch.linalg.vector_norm(rows, dim=1), lost
 
 
+def _pieces(values: Float[Tensor, " n"]) -> BFloat16[Tensor, "n p"]:
+    """Values in float32 as sums of values in bfloat16."""
+    pieces: list[Tensor] = []
+    for _ in range(PIECES):
+        pieces.append(values.bfloat16())
+        values = values - pieces[-1].float()
+    return torch.stack(pieces, dim=1)
+
+
 def _product_rounding(rows: Float[Tensor, "n c"]) -> float:
     """A sum of c products in float32 strays by about eps sqrt(c) |q| |b|."""
     return 4 * torch.finfo(torch.float32).eps * rows.shape[1] ** 0.5
 
 
-def _limit(
-    score: Float[Tensor, "q n"], query_squared: Float[Tensor, "q 1"], known: Float[Tensor, "q k"]
-) -> Float[Tensor, "q 1"]:
-    """The score above which a row is none of the k nearest, but for rounding."""
-    k = min(known.shape[1], score.shape[1])
+def _kth_smallest(scores: Shaped[Tensor, "q n"], k: int) -> Shaped[Tensor, "q 1"]:
+    """Of every row; the largest if there are fewer than ``k``."""
     if k == 1:
-        here = score.amin(dim=1, keepdim=True)
-    else:
-        here = score.topk(k, dim=1, largest=False).values[:, -1:]
-    return torch.minimum(here, known[:, -1:].square() - query_squared)
+        return scores.amin(dim=1, keepdim=True)
+    return scores.topk(min(k, scores.shape[1]), dim=1, largest=False).values[:, -1:]
 
 
 def _keep_nearest(
