@@ -77,7 +77,7 @@ class BGAD(Method):
     supervised: bool = True
     flow_blocks: int = 8
     position_dims: int = 128
-    steps: int = 200
+    steps: int = 100
     batch_size: int = 8
     vectors_per_step: int = 512
     learning_rate: float = 1e-3
@@ -208,11 +208,9 @@ class BGAD(Method):
         images = torch.cat([support.images, given.images[has_mask]])
         return images, torch.cat([nothing, given.masks[has_mask]])
 
-    @torch.no_grad()
     def _unlikelihood(
         self, image: Float[Tensor, "1 3 h w"], flows: list[BoundaryFlow]
     ) -> Float[Tensor, "1 h w"]:
         pairs = zip(flows, self._features(image), strict=True)
-        likelihoods = [flow.log_likelihood(maps).view_as(maps[:, 0]) for flow, maps in pairs]
-        size = image.shape[-2], image.shape[-1]
-        return unlikelihood_map(likelihoods, [flow.peak for flow in flows], size)
+        likelihoods = [-flow.lacking(maps) for flow, maps in pairs]
+        return unlikelihood_map(likelihoods, [0.0] * len(flows), (image.shape[-2], image.shape[-1]))

@@ -117,7 +117,9 @@ def test_a_step_sees_as_many_normal_as_anomalous_positions(
     assert cells.flatten()[rows].sum() == 5
 
 
-def test_the_peak_is_the_likeliest_normal_position(maps: Tensor) -> None:
+def test_likelihoods_are_measured_from_the_likeliest_normal_position(maps: Tensor) -> None:
     flow = BoundaryFlow(maps, settings(), seed=3)
-    flow.measure_peak(maps)
-    assert flow.peak == pytest.approx(flow.log_likelihood(maps).max().item())
+    flow.measure_peak(maps[:2])
+    likelihood = flow.log_likelihood(maps)
+    expected = likelihood[:30].max() - likelihood
+    torch.testing.assert_close(flow.lacking(maps), expected.view(4, 3, 5))
