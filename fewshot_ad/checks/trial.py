@@ -34,7 +34,7 @@ def _small(method: Method) -> dict[str, Any]:
     """What is changed of a method's own parameters; of an ensemble, those of its members."""
     own = {field.name for field in fields(method)}
     changes: dict[str, Any] = {"backbone": "random:tiny"} if "backbone" in own else {}
-    changes |= {name: STEPS for name in own if name == "steps" or name.endswith("_steps")}
+    changes |= {name: STEPS for name in own if name.rpartition("_")[2] in ("steps", "views")}
     if "members" in own:
         members: tuple[str, ...] = getattr(method, "members", ())
         changes["parameters"] = {name: _small(load_method(name)) for name in members}

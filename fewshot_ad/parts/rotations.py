@@ -19,7 +19,7 @@ def rotated_copies(images: Float[Tensor, "n 3 h w"], count: int) -> Float[Tensor
     return torch.cat(copies) if copies else images
 
 
-def rotate(images: Float[Tensor, "n 3 h w"], degrees: float) -> Float[Tensor, "n 3 h w"]:
+def rotate(images: Float[Tensor, "n c h w"], degrees: float) -> Float[Tensor, "n c h w"]:
     """Turn counterclockwise about the centre, bilinear; corners are filled by reflection.
 
     An angle of 0 gives the very same values.
