@@ -1,5 +1,5 @@
 # The same commands for people, hooks and .ci/run.
-.PHONY: check lint types floors test slow golden fix
+.PHONY: check lint types floors test slow golden bench fix
 
 check: lint types floors test
 
@@ -21,6 +21,9 @@ slow:
 
 golden:
 	python experiments/rewrite_golden.py
+
+bench:
+	python benchmarks/run_all.py $(BENCH)
 
 fix:
 	ruff check --fix .

@@ -1,0 +1,78 @@
+"""Run the benchmarks one after another and write benchmarks/RESULTS.md: what ``make bench`` does.
+
+    make bench                    # on a quiet machine; about an hour
+    make bench BENCH="--quick"    # a few minutes, to see that everything runs; writes nothing
+
+One thread unless OMP_NUM_THREADS says otherwise, so that CPU seconds can be compared.
+"""
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "RESULTS.md"
+
+FULL = {
+    "A study of one class": ["study.py"],
+    "Nearest neighbours": [
+        "nearest.py --channels 256 512 1024 --approximate",
+        "nearest.py --queries 3136 --bank 50176",
+    ],
+    "Pixel metrics": ["metrics.py", "metrics.py --images 83 --size 900"],
+    "Growth": ["scaling.py --images 100 1000 10000"],
+    "Backbones in other precisions": ["precision.py --seeds 5"],
+    "Windows": ["windows.py"],
+}
+QUICK = {
+    "A study of one class": ["study.py --shots 1 2 --seeds 2 --query-limit 4"],
+    "Nearest neighbours": ["nearest.py --queries 196 --bank 2000 --channels 256 --repeats 1"],
+    "Pixel metrics": ["metrics.py --images 10 --size 128 --repeats 1"],
+    "Growth": ["scaling.py --images 10 20 --banks 1000 2000 --sizes 64 128"],
+    "Backbones in other precisions": ["precision.py --seeds 1 --query-limit 4 --repeats 1"],
+    "Windows": ["windows.py --model ViT-B-32 --size 64 --repeats 1"],
+}
+PEERS = {"anomalib": ["peers.py"]}
+
+
+def outcome(command: str) -> str:
+    """What a benchmark prints, with the command; a failure in its place."""
+    sys.stderr.write(f"{command}\n")
+    name, *arguments = shlex.split(command)
+    done = subprocess.run(
+        [sys.executable, HERE / name, *arguments], capture_output=True, text=True, check=False
+    )
+    text = done.stdout.strip() if done.returncode == 0 else f"failed:\n{done.stderr.strip()}"
+    is_markdown = "| ---" in text and done.returncode == 0
+    return f"`python benchmarks/{command}`\n\n" + (text if is_markdown else f"```\n{text}\n```")
+
+
+def main() -> None:
+    """Run them all."""
+    parser = argparse.ArgumentParser(description="all benchmarks into one page")
+    parser.add_argument("--quick", action="store_true", help="small, printed, not written")
+    parser.add_argument("--peers", action="store_true", help="anomalib too: see install_peers.sh")
+    options = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from measuring import machine  # after the number of threads is settled
+
+    stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    parts = ["# Benchmarks\n", f"Written by `make bench`, {stamp}. Read the ratios.\n", *machine()]
+    chosen = (QUICK if options.quick else FULL) | (PEERS if options.peers else {})
+    page = "\n".join(parts)
+    for title, commands in chosen.items():
+        page += f"\n\n## {title}\n\n" + "\n\n".join(map(outcome, commands))
+    if options.quick:
+        print(page)
+        return
+    temporary = RESULTS.with_suffix(".part")
+    temporary.write_text(page + "\n")
+    temporary.replace(RESULTS)
+
+
+if __name__ == "__main__":
+    main()
