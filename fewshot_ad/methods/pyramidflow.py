@@ -1,0 +1,196 @@
+"""PyramidFlow: where the latents of an image differ from those of normal images in the mean.
+
+PyramidFlow: High-Resolution Defect Contrastive Localization using Pyramid Normalizing Flow. Lei,
+Hu, Wang, Liu. CVPR 2023. https://arxiv.org/abs/2303.02595,
+code: https://github.com/gasharper/PyramidFlow
+
+An invertible network on the Laplacian pyramid of an image learns to bring the latents of any two
+normal images together. It keeps volume, so that it cannot shrink all to nothing. The mean latent
+of the support is the template, and the distance to it is the anomaly of a position.
+
+Parts must lie alike in all images. Deviations. Features of a backbone's first level by default, as
+in the paper's pre-trained form; ``backbone=none`` starts from pixels. Features are centred and
+scaled on the support. Fixed random rotations in place of learned 1x1 convolutions, and means of the
+image itself in place of running ones keep the volume. One depth and one kind of volume for all
+classes, where the released code chooses them by class on the test set. Differences are composed
+before their size is taken, as in the loss. A single support image is paired with slightly altered
+copies of itself. ``PAPER`` holds the paper's settings.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.parts.backbones import chosen_device
+from fewshot_ad.parts.calibration import altered_copies
+from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.parts.flows import draw_rotation
+from fewshot_ad.parts.level_models import TINY
+from fewshot_ad.parts.maps import image_score, no_prediction, upsample_maps
+from fewshot_ad.parts.parameters import (
+    COUNT,
+    NOT_NEGATIVE,
+    POSITIVE,
+    Between,
+    Odd,
+    check_parameters,
+)
+from fewshot_ad.parts.pyramid_couplings import ScaleFlow, Volume, compose, decompose
+from fewshot_ad.parts.support import check_support
+from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.training import step_generator
+
+__all__ = ["PyramidFlow"]
+
+COPIES = 4
+COPIES_GENERATOR = -2  # no step of training has it
+PIXEL_CHANNELS = 16
+
+
+class _Model(NamedTuple):
+    """A flow over maps that are centred and scaled, and the mean of its composed latents."""
+
+    mean: Float[Tensor, "1 c 1 1"]
+    scale: Float[Tensor, ""]
+    flow: ScaleFlow
+    scales: int
+
+    def latents(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Latents of all scales, composed."""
+        return compose(self.flow(decompose((maps - self.mean) / self.scale, self.scales)))
+
+
+@dataclass(kw_only=True, eq=False)
+class PyramidFlow(Method):
+    """Distance to a template in the latents of a pyramid; see the module for the paper.
+
+    Attributes:
+        backbone: name, file or factory of a feature extractor, the paper's being a ResNet-18 at
+            1024 pixels; None for pixels, mixed to 16 channels at random.
+        weights_dir: folder with weights of timm backbones.
+        level: feature map that is used.
+        scales: of the pyramid.
+        flow_blocks: coupling blocks.
+        kernel: side of their convolutions.
+        volume: what is taken from log-scales, the mean over channels or over positions.
+        steps: of training.
+        pairs: of images in a step.
+        learning_rate, weight_decay: of Adam.
+    """
+
+    track: ClassVar[Track] = "target_tuned"
+    PAPER: ClassVar[Mapping[str, Any]] = {
+        "backbone": None,
+        "scales": 8,
+        "kernel": 7,
+        "steps": 1500,  # 15 epochs of some 200 images in pairs
+    }
+    backbone: str | None = "tiny"
+    weights_dir: str | None = None
+    level: int = 1
+    scales: int = 4
+    flow_blocks: int = 4
+    kernel: int = 3
+    volume: Volume = "channel"
+    steps: int = 100
+    pairs: int = 1
+    learning_rate: float = 2e-4
+    weight_decay: float = 1e-5
+    model_: _Model | None = field(default=None, init=False, repr=False)
+    template_: Float[Tensor, "c h w"] | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        check_parameters(
+            self,
+            level=COUNT,
+            scales=Between(2),
+            flow_blocks=COUNT,
+            kernel=Odd(),
+            steps=COUNT,
+            pairs=COUNT,
+            learning_rate=POSITIVE,
+            weight_decay=NOT_NEGATIVE,
+        )
+
+    def fit(self, support: Support) -> "PyramidFlow":
+        """Train the flow on pairs, and take the template.
+
+        Raises:
+            FewShotError: the loss is not finite.
+        """
+        check_support(support, self.min_shots)
+        maps = self._maps(self._paired(support.images))
+        model = self._model(maps)
+        pairs = torch.combinations(torch.arange(len(maps)))
+
+        def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
+            one, other = (model.latents(maps[places]) for places in pairs[rows].T)
+            return torch.fft.fft2(one - other, norm="ortho").abs().mean()  # section 3.4
+
+        train_on_support(model.flow, loss, len(pairs), self._budget, "PyramidFlow")
+        shown = [model.latents(each[None]) for each in maps[: len(support.images)]]
+        self.model_, self.template_ = model, torch.cat(shown).mean(dim=0)
+        return self
+
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+        """Mean difference to the template over the channels."""
+        if self.model_ is None or self.template_ is None:
+            raise NotFittedError("PyramidFlow has no template yet: call fit(support) first")
+        if not len(images):
+            return no_prediction(images)
+        latents = torch.cat([self.model_.latents(self._maps(image[None])) for image in images])
+        maps = (latents - self.template_).abs().mean(dim=1)
+        anomaly_map = upsample_maps(maps, (images.shape[-2], images.shape[-1])).cpu()
+        return Prediction(image_score(anomaly_map), anomaly_map)
+
+    @property
+    def weights_digest(self) -> str | None:
+        """Digest of the backbone's weights, where there is one."""
+        return None if self.backbone is None else self._features(self.backbone).backbone.digest
+
+    @property
+    def _budget(self) -> SupportBudget:
+        return SupportBudget(
+            steps=self.steps,
+            batch_size=self.pairs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            betas=(0.5, 0.9),
+            eps=1e-4,
+            clip_norm=1.0,
+            seed=self.seed,
+        )
+
+    def _features(self, backbone: str) -> FeatureCache:
+        folder = None if self.weights_dir is None else Path(self.weights_dir)
+        return load_features(backbone, (self.level,), weights_dir=folder, device=self.device)
+
+    def _maps(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
+        if self.backbone is not None:
+            return self._features(self.backbone)(images)[0]
+        generator = torch.Generator().manual_seed(self.seed)
+        mixing = draw_rotation(PIXEL_CHANNELS, generator)[:, : images.shape[1]]
+        device = chosen_device(self.device)
+        return functional.conv2d(images.to(device), mixing[..., None, None].to(device))
+
+    def _paired(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "m 3 h w"]:
+        """Two images at least, the support first."""
+        if len(images) > 1:
+            return images
+        generator = step_generator(self.seed, COPIES_GENERATOR)
+        return torch.cat([images, altered_copies(images, COPIES, generator)])
+
+    def _model(self, maps: Float[Tensor, "n c h w"]) -> _Model:
+        mean = maps.mean(dim=(0, 2, 3), keepdim=True)
+        scale = (maps - mean).square().mean().sqrt().clamp(min=TINY)
+        flow = ScaleFlow(
+            maps.shape[1], self.scales, self.flow_blocks, self.kernel, self.volume, self.seed
+        ).to(maps.device)
+        return _Model(mean, scale, flow, self.scales)
