@@ -10,8 +10,9 @@ nearest bank patch of a permitted word is far, in the mean over the two ways.
 
 Deviations: no refinement network, which learns from made-up defects; the distance itself in place
 of the negative logarithm of 0.99 exp(-0.99 distance), which grows as it does; the network is not
-learned from fewer than ``network_shots`` images, which show every position too rarely, and is
-smaller, with layer norm in place of batch norm and dropout and with neighbours in fewer channels;
+learned from fewer than ``network_shots`` images, which show every position too rarely (until then
+nothing is trained), and is smaller, with layer norm in place of batch norm and dropout and with
+neighbours in fewer channels;
 the bank is kept whole below 20,000 patches; every pixel counts for the image score. ``PAPER``
 holds the paper's settings.
 """

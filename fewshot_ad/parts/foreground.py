@@ -11,7 +11,7 @@ from torch.nn import functional
 
 CENTRE = 0.6  # side of the middle part of an image in which an object is expected
 LEAST_IN_CENTRE = 0.35
-MOST_AT_BORDER = 0.1
+MOST_AT_BORDER = 0.1  # of the outermost patches: what leaves the image is no single object
 
 
 def find_foreground(patches: Float[Tensor, "d h w"], threshold: float) -> Bool[Tensor, "h w"]:
