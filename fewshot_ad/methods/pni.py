@@ -12,9 +12,8 @@ Deviations: no refinement network, which learns from made-up defects; the distan
 of the negative logarithm of 0.99 exp(-0.99 distance), which grows as it does; the network is not
 learned from fewer than ``network_shots`` images, which show every position too rarely (until then
 nothing is trained), and is smaller, with layer norm in place of batch norm and dropout and with
-neighbours in fewer channels;
-the bank is kept whole below 20,000 patches; every pixel counts for the image score. ``PAPER``
-holds the paper's settings.
+neighbours in fewer channels; the bank is kept whole below 20,000 patches; every pixel counts for
+the image score. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
