@@ -1,7 +1,7 @@
 """PaDiM: a Gaussian of normal features at every position.
 
 PaDiM: a Patch Distribution Modeling Framework for Anomaly Detection and Localization. Defard,
-Setkov, Loesch, Audigier. ICPR 2020 Workshops (2021). https://arxiv.org/abs/2011.08785
+Setkov, Loesch, Audigier. ICPR Workshops 2021. https://arxiv.org/abs/2011.08785
 
 Features of three levels are joined on the grid of the first, and a random part of their channels is
 kept. Every position of the grid has a mean and a covariance over the support. A position is as

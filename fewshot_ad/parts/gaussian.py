@@ -64,7 +64,7 @@ def fit_gaussians(
     size = len(maps) * neighbourhood**2
     moments = _moments(maps, neighbourhood)
     share = moments.shrinkage(size) if shrinkage is None or size == 1 else shrinkage
-    variance = maps.double().var(dim=(0, 2, 3), correction=0).mean()
+    variance = maps.var(dim=(0, 2, 3), correction=0).mean().double()
     floor = ridge * torch.where(variance > 0, variance, 1.0)
     shared = share * moments.pooled + floor * torch.eye(maps.shape[1]).to(moments.pooled)
     whitener = torch.linalg.cholesky(shared)

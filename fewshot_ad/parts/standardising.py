@@ -4,15 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-LEAST_DEVIATION = 1e-3
+LEAST_DEVIATION = 0.3
 
 
 class Standardiser(nn.Module):
     """Subtracts each channel's mean over the support and divides by its deviation.
 
-    What is learned of the result starts near a unit Gaussian, whatever the backbone. A channel that
-    hardly varies in the support is divided by a thousandth of the usual deviation, so that noise in
-    it does not count as an anomaly.
+    What is learned of the result starts near a unit Gaussian, whatever the backbone. Few images do
+    not show all that a channel can do: one that hardly varies in them is divided by three tenths of
+    the usual deviation, or its first stir in another normal image would drown all others.
 
     Args:
         maps: features of the support.

@@ -38,6 +38,7 @@ def likelihoods_by_loop(method: CFLOW, level: int, support: Tensor, image: Tenso
     extract = load_features("random:tiny", (2, 3), device="cpu")
     known = extract(support)[level].double().numpy()
     mean, deviation = known.mean(axis=(0, 2, 3)), known.std(axis=(0, 2, 3))
+    deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
     (maps,) = extract(image[None])[level].double().numpy()
     codes = position_code(8, *maps.shape[1:])
     found = np.empty(maps.shape[1:])

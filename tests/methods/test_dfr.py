@@ -31,7 +31,7 @@ def images() -> Tensor:
 
 
 def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """[m c] of the support, [b h w c] of images: joined, the support with mean 0, deviation 1."""
+    """[m c] of the support, [b h w c] of images: joined and standardised by the support."""
 
     def joined(given: Tensor) -> np.ndarray:
         first, second = load_features("random:tiny", (2, 3), device="cpu")(given)
@@ -40,6 +40,7 @@ def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarra
 
     known, queries = joined(support), joined(images)
     mean, deviation = known.mean(axis=(0, 1, 2)), known.std(axis=(0, 1, 2))
+    deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
     known = ((known - mean) / deviation).reshape(-1, known.shape[-1])
     return known, (queries - mean) / deviation
 

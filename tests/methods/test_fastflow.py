@@ -36,6 +36,7 @@ def by_jacobian(method: FastFlow, support: Tensor, image: Tensor) -> float:
     extract = load_features("random:tiny", (2,), device="cpu")
     known, maps = extract(support)[0].double(), extract(image[None])[0].double()
     mean, deviation = known.mean(dim=(0, 2, 3)), known.std(dim=(0, 2, 3), correction=0)
+    deviation = deviation.clamp(min=float(0.3 * deviation.square().mean().sqrt()))
     maps = (maps - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
     flow = method.flows_[0].flow.double()
     latents, _ = flow(maps)
