@@ -99,7 +99,7 @@ class PyramidFlow(Method):
     flow_blocks: int = 4
     kernel: int = 3
     volume: Volume = "channel"
-    steps: int = 100
+    steps: int = 60
     pairs: int = 1
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
