@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewshot_ad.cli.settings import with_settings
-from fewshot_ad.methods import load_method
+from fewshot_ad.methods import list_methods, load_method
 from fewshot_ad.parts import residual_learning
 from fewshot_ad.parts.meta_training import Course
 
@@ -41,3 +41,10 @@ def test_selection_on_test_watches_every_selection() -> None:
         assert issubclass(residual_learning.Course, Course)
         assert residual_learning.Course is not Course
     assert residual_learning.Course is Course
+
+
+def test_the_table_of_the_readme_is_the_one_that_its_script_writes() -> None:
+    module = script("methods_table")
+    readme = module.README.read_text()
+    assert module.with_table(readme, module.table()) == readme
+    assert all(f"`{name}`" in module.table() for name in list_methods())
