@@ -40,7 +40,7 @@ from fewshot_ad.parts.parameters import (
     Between,
     check_parameters,
 )
-from fewshot_ad.parts.patches import extract_patches
+from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.subspace import fit_subspace
@@ -81,7 +81,7 @@ class DFR(Method):
     vectors_per_step: int = 1024
     learning_rate: float = 1e-3
     blur: float = 4.0
-    scale_: Standardiser | None = field(default=None, init=False, repr=False)
+    scales_: list[Standardiser] | None = field(default=None, init=False, repr=False)
     residual_: Residual | None = field(default=None, init=False, repr=False)
 
     PAPER: ClassVar[Mapping[str, Any]] = {
@@ -115,9 +115,9 @@ class DFR(Method):
                 support has one position.
         """
         check_support(support, self.min_shots)
-        maps = extract_patches(self._features, support.images)
-        self.scale_ = Standardiser(maps)
-        vectors = to_vectors(self.scale_(maps))
+        levels = self._features(support.images)
+        self.scales_ = [Standardiser(maps) for maps in levels]
+        vectors = to_vectors(_join(levels, self.scales_))
         subspace = fit_subspace(vectors, self.explained)
         pca = self.solver == "pca"
         self.residual_ = subspace.residual if pca else self._train(vectors, subspace.dims)
@@ -126,12 +126,12 @@ class DFR(Method):
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
         """Mean squared error of rebuilding every position."""
-        if self.scale_ is None or self.residual_ is None:
+        if self.scales_ is None or self.residual_ is None:
             raise NotFittedError("DFR cannot rebuild features yet: call fit(support) first")
         if not len(images):
             return no_prediction(images)
         maps = torch.cat(
-            [self._error(image[None], self.scale_, self.residual_) for image in images]
+            [self._error(image[None], self.scales_, self.residual_) for image in images]
         )
         size = images.shape[-2], images.shape[-1]
         anomaly_map = gaussian_blur(upsample_maps(maps, size), self.blur).cpu()
@@ -169,11 +169,18 @@ class DFR(Method):
         return lambda given: given - autoencoder(given)
 
     def _error(
-        self, image: Float[Tensor, "1 3 h w"], scale: Standardiser, residual: Residual
+        self, image: Float[Tensor, "1 3 h w"], scales: list[Standardiser], residual: Residual
     ) -> Float[Tensor, "1 h2 w2"]:
-        maps = scale(extract_patches(self._features, image))
+        maps = _join(self._features(image), scales)
         squared = residual(to_vectors(maps)).square().mean(dim=1)
         return squared.view(1, *maps.shape[-2:])
+
+
+def _join(
+    levels: list[Float[Tensor, "b _ _ _"]], scales: list[Standardiser]
+) -> Float[Tensor, "b c h w"]:
+    """Standardised levels on the grid of the first."""
+    return join_levels([scale(maps) for scale, maps in zip(scales, levels, strict=True)])
 
 
 def build_autoencoder(channels: int, width: int, seed: int) -> nn.Sequential:

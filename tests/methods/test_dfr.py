@@ -31,18 +31,19 @@ def images() -> Tensor:
 
 
 def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """[m c] of the support, [b h w c] of images: joined and standardised by the support."""
-
-    def joined(given: Tensor) -> np.ndarray:
-        first, second = load_features("random:tiny", (2, 3), device="cpu")(given)
-        second = functional.interpolate(second, first.shape[2:], mode="bilinear")
-        return torch.cat([first, second], dim=1).permute(0, 2, 3, 1).double().numpy()
-
-    known, queries = joined(support), joined(images)
-    mean, deviation = known.mean(axis=(0, 1, 2)), known.std(axis=(0, 1, 2))
-    deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
-    known = ((known - mean) / deviation).reshape(-1, known.shape[-1])
-    return known, (queries - mean) / deviation
+    """[m c] of the support, [b h w c] of images: every level standardised, then joined."""
+    extract = load_features("random:tiny", (2, 3), device="cpu")
+    found = []
+    for known, queries in zip(extract(support), extract(images), strict=True):
+        values = known.double().numpy()
+        mean, deviation = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
+        deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
+        scaled = (torch.cat([known, queries]).permute(0, 2, 3, 1).double() - mean) / deviation
+        found.append(scaled.permute(0, 3, 1, 2))
+    second = functional.interpolate(found[1], found[0].shape[2:], mode="bilinear")
+    joined = torch.cat([found[0], second], dim=1).permute(0, 2, 3, 1).numpy()
+    shots = len(support)
+    return joined[:shots].reshape(-1, joined.shape[-1]), joined[shots:]
 
 
 def large(grid: np.ndarray, sigma: float) -> np.ndarray:
@@ -151,7 +152,7 @@ def test_a_second_solver_forgets_the_first(images: Tensor) -> None:
     method = small(solver="autoencoder").fit(Support("noise", images[:1]))
     with pytest.raises(NotFittedError):
         method.variant(solver="pca").predict(images)
-    assert not {"scale_", "residual_"} & method.params().keys()
+    assert not {"scales_", "residual_"} & method.params().keys()
 
 
 @pytest.mark.parametrize(
