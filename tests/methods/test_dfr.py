@@ -38,8 +38,8 @@ def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarra
         values = known.double().numpy()
         mean, deviation = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
         deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
-        scaled = (torch.cat([known, queries]).permute(0, 2, 3, 1).double() - mean) / deviation
-        found.append(scaled.permute(0, 3, 1, 2))
+        both = torch.cat([known, queries]).permute(0, 2, 3, 1).double().numpy()
+        found.append(torch.from_numpy((both - mean) / deviation).permute(0, 3, 1, 2))
     second = functional.interpolate(found[1], found[0].shape[2:], mode="bilinear")
     joined = torch.cat([found[0], second], dim=1).permute(0, 2, 3, 1).numpy()
     shots = len(support)
