@@ -13,9 +13,9 @@ the released code keeps the epoch with the highest AUROC on the test images. Tha
 likelihoods from the highest of the test images; here they are measured from the highest of the
 support. Summed are the distances that a Gaussian would have, which tell strong anomalies apart,
 where exp(log-likelihood) is 0 for all of them. Channels are standardised over the support, and
-noise is added to what is learned from: few images are not the density itself. Half as many blocks
-learn at a higher rate that falls along a cosine, gradients are clipped, and the map is blurred.
-``PAPER`` holds the paper's settings.
+noise is added to what is learned from: few images are not the density itself. Two levels of three,
+and half as many blocks, learn at a higher rate that falls along a cosine; gradients are clipped and
+the map is blurred. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
