@@ -17,6 +17,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from anomalib.models.image.cflow.lightning_model import Cflow
+from anomalib.models.image.padim.torch_model import PadimModel
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from safetensors.torch import load_file
 
 BATCH = 8
@@ -32,8 +35,6 @@ def fill(network: torch.nn.Module, weights: dict[str, torch.Tensor]) -> None:
 
 def patchcore(job: dict, weights: dict, support: torch.Tensor) -> torch.nn.Module:
     """A bank with every patch, as ours has it at few shots."""
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-
     model = PatchcoreModel(job["layers"], job["backbone"], pre_trained=False, num_neighbors=1)
     fill(model.feature_extractor.feature_extractor, weights)
     model.train()
@@ -46,8 +47,6 @@ def patchcore(job: dict, weights: dict, support: torch.Tensor) -> torch.nn.Modul
 
 def padim(job: dict, weights: dict, support: torch.Tensor) -> torch.nn.Module:
     """A Gaussian per position."""
-    from anomalib.models.image.padim.torch_model import PadimModel
-
     model = PadimModel(job["backbone"], job["layers"], pre_trained=False, n_features=100)
     fill(model.feature_extractor.feature_extractor, weights)
     model.train()
@@ -60,8 +59,6 @@ def padim(job: dict, weights: dict, support: torch.Tensor) -> torch.nn.Module:
 
 def cflow(job: dict, weights: dict, support: torch.Tensor) -> torch.nn.Module:
     """Its training step on the support, once over all positions."""
-    from anomalib.models.image.cflow.lightning_model import Cflow
-
     off = dict.fromkeys(("pre_processor", "post_processor", "evaluator", "visualizer"), False)
     model = Cflow(job["backbone"], job["layers"], False, coupling_blocks=job["flow_blocks"], **off)
     fill(model.model.encoder.feature_extractor, weights)

@@ -32,6 +32,7 @@ from fewshot_ad.evaluation.metrics import image_metrics, pixel_metrics
 from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.methods import load_method
 from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.timm_networks import build_network  # noqa: F401 - off the clock, as theirs
 
 HERE = Path(__file__).parent
 FLOW_BLOCKS, FIBERS = 8, 64  # of CFLOW, on both sides
