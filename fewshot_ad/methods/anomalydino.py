@@ -17,17 +17,15 @@ border; an image without any foreground is not masked. ``PAPER`` holds the paper
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewshot_ad.api import Method, NotFittedError, Prediction, Preprocess, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.api import Preprocess, Support, Track
 from fewshot_ad.parts.foreground import find_foreground, stands_free
-from fewshot_ad.parts.maps import gaussian_blur, image_score, no_prediction, upsample_maps
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import image_score
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -43,12 +41,11 @@ __all__ = ["AnomalyDINO"]
 
 
 @dataclass(kw_only=True, eq=False)
-class AnomalyDINO(Method):
+class AnomalyDINO(FeatureMethod):
     """Cosine distance to the nearest support patch; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is DINOv2's ViT-S/14.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are joined; of a transformer, 4 is the last block.
         rotations: at how many angles every support image is shown; 1 shows it as it is.
         mask: look at the foreground only ``always``, ``never``, or, by ``auto``, where objects
@@ -56,7 +53,6 @@ class AnomalyDINO(Method):
         mask_threshold: above it, the first principal component is foreground; it has mean 0 and
             the scale of the features: 0.25 suits ``tiny``, the paper's 10 DINOv2.
         top_share: share of most anomalous patches whose mean is the image score.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
@@ -66,14 +62,10 @@ class AnomalyDINO(Method):
         "mask_threshold": 10.0,
         "preprocess": Preprocess(size=448),
     }
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     rotations: int = 8
     mask: Literal["auto", "always", "never"] = "auto"
     mask_threshold: float = 0.25
     top_share: float = 0.01
-    blur: float = 4.0
     bank_: Float[Tensor, "n d rh w"] | None = field(default=None, init=False, repr=False)
     is_masked_: bool = field(default=False, init=False, repr=False)
 
@@ -89,7 +81,7 @@ class AnomalyDINO(Method):
     def fit(self, support: Support) -> "AnomalyDINO":
         """Remember the patches of the turned support; decide whether to look for foreground."""
         check_support(support, self.min_shots)
-        patches = self._patches(rotated_copies(support.images, self.rotations))
+        patches = extract_patches(self.features, rotated_copies(support.images, self.rotations))
         turned = patches.unflatten(0, (-1, self.rotations))  # one tall map of each support image
         self.bank_ = turned.transpose(1, 2).flatten(2, 3)
         masks = (find_foreground(each, self.mask_threshold) for each in turned[:, 0])
@@ -98,33 +90,15 @@ class AnomalyDINO(Method):
         )
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Cosine distance to the nearest patch of the bank, 0 in the background."""
-        if self.bank_ is None:
-            raise NotFittedError("AnomalyDINO has no memory bank yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        patches = self._patches(images)
+        assert self.bank_ is not None
+        patches = extract_patches(self.features, image)
         distance, _ = shared_matcher(patches, self.bank_, "cosine")
         if self.is_masked_:
-            distance = distance * torch.stack([self._foreground(each) for each in patches])
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(distance, size), self.blur)
-        top = max(1, int(self.top_share * distance[0].numel()))
-        return Prediction(image_score(distance, top).cpu(), anomaly_map.cpu())
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
-
-    def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
-        return extract_patches(self._features, images)
+            distance = distance * self._foreground(patches[0])
+        top = max(1, int(self.top_share * distance.numel()))
+        return Judgement([distance], image_score(distance, top)[0])
 
     def _foreground(self, patches: Float[Tensor, "d h w"]) -> Bool[Tensor, "h w"]:
         mask = find_foreground(patches, self.mask_threshold)

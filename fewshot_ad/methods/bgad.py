@@ -23,17 +23,16 @@ images; up to as many anomalous as normal positions are in every step. No backgr
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.boundary_flow import BoundaryFlow, BoundarySettings
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import image_score, mask_to_grid, no_prediction, unlikelihood_map
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import mask_to_grid, unlikelihood_map
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -50,12 +49,11 @@ __all__ = ["BGAD"]
 
 
 @dataclass(kw_only=True, eq=False)
-class BGAD(Method):
+class BGAD(FeatureMethod):
     """Conditional flows with a boundary; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is an EfficientNet-B6.
-        weights_dir: folder with weights of timm backbones.
         levels: feature maps that are used, a flow for each.
         supervised: learn from labelled anomalies; without, they are left aside.
         flow_blocks: coupling blocks of a flow.
@@ -71,9 +69,6 @@ class BGAD(Method):
         normalizer: divides log-likelihoods per channel, so that the margin has a meaning (alpha_n).
     """
 
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     supervised: bool = True
     flow_blocks: int = 8
     position_dims: int = 128
@@ -87,6 +82,7 @@ class BGAD(Method):
     boundary_quantile: float = 0.05
     margin: float = 0.1
     normalizer: float = 10.0
+    blur: float = 0.0
     flows_: list[BoundaryFlow] | None = field(default=None, init=False, repr=False)
 
     PAPER: ClassVar[Mapping[str, Any]] = {
@@ -113,6 +109,7 @@ class BGAD(Method):
             boundary_quantile=Between(0, 0.99),
             margin=NOT_NEGATIVE,
             normalizer=POSITIVE,
+            blur=NOT_NEGATIVE,
         )
 
     @property
@@ -129,7 +126,7 @@ class BGAD(Method):
         check_support(support, self.min_shots)
         n_normal = len(support.images)
         images, masks = self._labelled(support)
-        levels = self._features(images)
+        levels = self.features(images)
         cells = [mask_to_grid(masks, (m.shape[-2], m.shape[-1])).to(m.device) for m in levels]
         flows = [
             BoundaryFlow(maps[:n_normal], self._settings, self.seed * 16 + number)
@@ -149,25 +146,13 @@ class BGAD(Method):
         self.flows_ = flows
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """What the likelihoods, relative to the greatest of the support, lack in sum."""
-        if self.flows_ is None:
-            raise NotFittedError("BGAD has no flows yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        found = [self._unlikelihood(image[None], self.flows_) for image in images]
-        anomaly_map = torch.cat(found).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        assert self.flows_ is not None
+        pairs = zip(self.flows_, self.features(image), strict=True)
+        likelihoods = [-flow.lacking(maps) for flow, maps in pairs]
+        size = image.shape[-2], image.shape[-1]
+        return Judgement([unlikelihood_map(likelihoods, [0.0] * len(likelihoods), size)])
 
     @property
     def _budget(self) -> SupportBudget:
@@ -207,10 +192,3 @@ class BGAD(Method):
             )
         images = torch.cat([support.images, given.images[has_mask]])
         return images, torch.cat([nothing, given.masks[has_mask]])
-
-    def _unlikelihood(
-        self, image: Float[Tensor, "1 3 h w"], flows: list[BoundaryFlow]
-    ) -> Float[Tensor, "1 h w"]:
-        pairs = zip(flows, self._features(image), strict=True)
-        likelihoods = [-flow.lacking(maps) for flow, maps in pairs]
-        return unlikelihood_map(likelihoods, [0.0] * len(flows), (image.shape[-2], image.shape[-1]))

@@ -20,7 +20,6 @@ the map is blurred. ``PAPER`` holds the paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -28,18 +27,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood, position_vectors
 from fewshot_ad.parts.level_models import LikelihoodPeak
-from fewshot_ad.parts.maps import (
-    fuse,
-    gaussian_blur,
-    image_score,
-    no_prediction,
-    to_vectors,
-    unlikelihood_map,
-)
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import to_vectors, unlikelihood_map
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Above, MultipleOf, check_parameters
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
@@ -49,12 +41,11 @@ __all__ = ["CFLOW"]
 
 
 @dataclass(kw_only=True, eq=False)
-class CFLOW(Method):
+class CFLOW(FeatureMethod):
     """A conditional flow per level over single features; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is wide_resnet50_2.
-        weights_dir: folder with weights of timm backbones.
         levels: feature maps that are used.
         flow_blocks: coupling blocks per flow.
         position_dims: width of the position codes, a multiple of 4.
@@ -63,13 +54,10 @@ class CFLOW(Method):
         steps: of training, for every level.
         vectors_per_step: how many features a step sees.
         learning_rate, weight_decay: of Adam.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "target_tuned"
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
+    fusion: ClassVar[Literal["mean", "sum"]] = "sum"
     flow_blocks: int = 4
     position_dims: int = 128
     noise: float = 0.3
@@ -78,7 +66,6 @@ class CFLOW(Method):
     vectors_per_step: int = 256
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    blur: float = 4.0
     flows_: "list[_PlacedFlow] | None" = field(default=None, init=False, repr=False)
 
     PAPER: ClassVar[Mapping[str, Any]] = {
@@ -111,29 +98,20 @@ class CFLOW(Method):
             FewShotError: a loss is no longer finite; says at which step.
         """
         check_support(support, self.min_shots)
-        levels = zip(self.levels, self._features(support.images), strict=True)
+        levels = zip(self.levels, self.features(support.images), strict=True)
         self.flows_ = [self._train(level, maps) for level, maps in levels]
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """What the likelihoods of every position lack, summed over levels."""
-        if self.flows_ is None:
-            raise NotFittedError("CFLOW has no flows yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        maps = torch.cat([self._map(image[None], self.flows_) for image in images])
-        anomaly_map = gaussian_blur(maps, self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        assert self.flows_ is not None
+        pairs = zip(self.flows_, self.features(image), strict=True)
+        lacking = [flow.peak.lacking(flow.map(maps)) for flow, maps in pairs]
+        if self.score == "likelihood":  # the paper's, from the peak of the support
+            size = image.shape[-2], image.shape[-1]
+            peaks = [0.0] * len(lacking)
+            return Judgement([unlikelihood_map([-each for each in lacking], peaks, size)])
+        return Judgement([(2 * each.clamp(min=0)).sqrt() for each in lacking])
 
     def _train(self, level: int, maps: Float[Tensor, "n c h w"]) -> "_PlacedFlow":
         flow = _PlacedFlow(maps, self.flow_blocks, self.position_dims, self.seed * 16 + level)
@@ -158,16 +136,6 @@ class CFLOW(Method):
         train_on_support(flow, loss, len(vectors), budget, f"fitting level {level}")
         flow.peak.measure([flow.map(image[None]) for image in maps])
         return flow
-
-    def _map(
-        self, image: Float[Tensor, "1 3 h w"], flows: "list[_PlacedFlow]"
-    ) -> Float[Tensor, "1 h w"]:
-        pairs = zip(flows, self._features(image), strict=True)
-        lacking = [flow.peak.lacking(flow.map(maps)) for flow, maps in pairs]
-        size = image.shape[-2], image.shape[-1]
-        if self.score == "likelihood":  # the paper's, from the peak of the support
-            return unlikelihood_map([-each for each in lacking], [0.0] * len(lacking), size)
-        return fuse([(2 * each.clamp(min=0)).sqrt() for each in lacking], size, "sum")
 
 
 class _PlacedFlow(nn.Module):

@@ -16,7 +16,6 @@ paper's settings.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -24,15 +23,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import (
-    gaussian_blur,
-    image_score,
-    no_prediction,
-    to_vectors,
-    upsample_maps,
-)
+from fewshot_ad.api import FewShotError, Support, Track
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -56,12 +49,11 @@ Residual = Callable[[Float[Tensor, "n c"]], Float[Tensor, "n c"]]
 
 
 @dataclass(kw_only=True, eq=False)
-class DFR(Method):
+class DFR(FeatureMethod):
     """Error of rebuilding features; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is vgg19.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are joined, the first gives the grid.
         solver: ``pca``, or ``autoencoder`` as in the paper.
         explained: share of the variance held by the principal components, whose number is the
@@ -69,18 +61,14 @@ class DFR(Method):
         steps: of training the autoencoder.
         vectors_per_step: how many positions a step sees.
         learning_rate: of Adam.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
-    backbone: str = "tiny"
-    weights_dir: str | None = None
     levels: tuple[int, ...] = (1, 2, 3)
     solver: Literal["pca", "autoencoder"] = "pca"
     explained: float = 0.9
     steps: int = 300
     vectors_per_step: int = 1024
     learning_rate: float = 1e-3
-    blur: float = 4.0
     scales_: list[Standardiser] | None = field(default=None, init=False, repr=False)
     residual_: Residual | None = field(default=None, init=False, repr=False)
 
@@ -115,7 +103,7 @@ class DFR(Method):
                 support has one position.
         """
         check_support(support, self.min_shots)
-        levels = self._features(support.images)
+        levels = self.features(support.images)
         self.scales_ = [Standardiser(maps) for maps in levels]
         vectors = to_vectors(_join(levels, self.scales_))
         subspace = fit_subspace(vectors, self.explained)
@@ -123,29 +111,11 @@ class DFR(Method):
         self.residual_ = subspace.residual if pca else self._train(vectors, subspace.dims)
         return self
 
-    @torch.no_grad()
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Mean squared error of rebuilding every position."""
-        if self.scales_ is None or self.residual_ is None:
-            raise NotFittedError("DFR cannot rebuild features yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        maps = torch.cat(
-            [self._error(image[None], self.scales_, self.residual_) for image in images]
-        )
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(maps, size), self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        assert self.scales_ is not None
+        assert self.residual_ is not None
+        return Judgement([self._error(image, self.scales_, self.residual_)])
 
     def _train(self, vectors: Float[Tensor, "n c"], width: int) -> Residual:
         if len(vectors) < 2:
@@ -171,7 +141,7 @@ class DFR(Method):
     def _error(
         self, image: Float[Tensor, "1 3 h w"], scales: list[Standardiser], residual: Residual
     ) -> Float[Tensor, "1 h2 w2"]:
-        maps = _join(self._features(image), scales)
+        maps = _join(self.features(image), scales)
         squared = residual(to_vectors(maps)).square().mean(dim=1)
         return squared.view(1, *maps.shape[-2:])
 

@@ -19,7 +19,6 @@ have an orientation, choose a smaller ``rotation``. ``PAPER`` holds the paper's 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -27,11 +26,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood
 from fewshot_ad.parts.level_models import TINY
-from fewshot_ad.parts.maps import fuse, gaussian_blur, no_prediction
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import fuse
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -65,12 +64,11 @@ class _Model(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False)
-class DifferNet(Method):
+class DifferNet(FeatureMethod):
     """Flow over averaged features of three scales; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is AlexNet.
-        weights_dir: folder with weights of timm backbones.
         levels: feature maps that are averaged; the paper takes the last one.
         divisors: an image is shown at its size divided by each of these.
         rotation: views are turned by up to so many degrees either way; 180 is any angle.
@@ -80,7 +78,6 @@ class DifferNet(Method):
         clamping: greatest log-scale of a coupling (alpha).
         steps, batch_size: of training; a batch is of views.
         learning_rate, weight_decay: of Adam.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "target_tuned"
@@ -90,8 +87,6 @@ class DifferNet(Method):
         "steps": 1700,  # 24 x 8 epochs of some 200 images in 4 rotations
         "learning_rate": 2e-4,
     }
-    backbone: str = "tiny"
-    weights_dir: str | None = None
     levels: tuple[int, ...] = (3,)
     divisors: tuple[int, ...] = (1, 2, 4)
     rotation: float = 180.0
@@ -103,7 +98,6 @@ class DifferNet(Method):
     batch_size: int = 96
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    blur: float = 4.0
     model_: _Model | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -145,26 +139,19 @@ class DifferNet(Method):
         self.model_ = model
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Mean squared latents over the views, and what each position adds to that."""
-        if self.model_ is None:
-            raise NotFittedError("DifferNet has no flow yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        found = [self._judged(image[None], self.model_) for image in images]
-        scores, maps = zip(*found, strict=True)
-        anomaly_map = gaussian_blur(torch.cat(maps), self.blur)
-        return Prediction(torch.stack(scores).cpu(), anomaly_map.cpu())
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        assert self.model_ is not None
+        size = image.shape[-2], image.shape[-1]
+        degrees = spread_angles(self.views, self.rotation)
+        views = [self._scales(rotate(image, angle), self.features) for angle in degrees]
+        vectors = torch.cat([_average(maps) for maps in views])
+        squared, slope = _squared_latents(self.model_, vectors)
+        turned = []
+        for angle, maps, slopes in zip(degrees, views, slope, strict=True):
+            parts = fuse(_parts(maps, slopes, self.model_.mean), size, "sum")
+            turned.append(rotate(parts[:, None], -angle)[:, 0])
+        return Judgement([torch.stack(turned).mean(dim=0)], squared.mean())
 
     @property
     def _budget(self) -> SupportBudget:
@@ -186,7 +173,7 @@ class DifferNet(Method):
         vectors = []
         for number, angle in enumerate(degrees.tolist()):
             view = rotate(images[number % len(images)][None], angle)
-            vectors.append(_average(self._scales(view, self._features.backbone)))  # seen once only
+            vectors.append(_average(self._scales(view, self.features.backbone)))  # seen once only
         return torch.cat(vectors)
 
     def _scales(self, view: Float[Tensor, "1 3 h w"], extract: _Extract) -> list[Tensor]:
@@ -195,21 +182,6 @@ class DifferNet(Method):
         sizes = [(max(1, height // by), max(1, width // by)) for by in self.divisors]
         shown = [functional.interpolate(view, s, mode="bilinear", antialias=True) for s in sizes]
         return [maps for each in shown for maps in extract(each)]
-
-    def _judged(
-        self, image: Float[Tensor, "1 3 h w"], model: _Model
-    ) -> tuple[Float[Tensor, ""], Float[Tensor, "1 h w"]]:
-        """Score and map of one image."""
-        size = image.shape[-2], image.shape[-1]
-        degrees = spread_angles(self.views, self.rotation)
-        views = [self._scales(rotate(image, angle), self._features) for angle in degrees]
-        vectors = torch.cat([_average(maps) for maps in views])
-        squared, slope = _squared_latents(model, vectors)
-        turned = []
-        for angle, maps, slopes in zip(degrees, views, slope, strict=True):
-            parts = fuse(_parts(maps, slopes, model.mean), size, "sum")
-            turned.append(rotate(parts[:, None], -angle)[:, 0])
-        return squared.mean(), torch.stack(turned).mean(dim=0)
 
 
 def spread_angles(count: int, reach: float) -> list[float]:

@@ -18,18 +18,16 @@ paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.conv_flows import ConvFlow, log_likelihood_map
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
 from fewshot_ad.parts.level_models import LikelihoodPeak
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Above, check_parameters
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
@@ -39,13 +37,12 @@ __all__ = ["FastFlow"]
 
 
 @dataclass(kw_only=True, eq=False)
-class FastFlow(Method):
+class FastFlow(FeatureMethod):
     """A convolutional flow per level; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's are resnet18,
             wide_resnet50_2 and two vision transformers.
-        weights_dir: folder with weights of timm backbones.
         levels: feature maps that are used.
         flow_blocks: coupling steps per flow.
         alternate: 3x3 and 1x1 convolutions in turn, as the paper has it for wide_resnet50_2; 3x3
@@ -56,12 +53,9 @@ class FastFlow(Method):
         steps: of training, all levels at once.
         batch_size: images per step at most.
         learning_rate, weight_decay: of Adam.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "target_tuned"
-    backbone: str = "tiny"
-    weights_dir: str | None = None
     levels: tuple[int, ...] = (1, 2, 3)
     flow_blocks: int = 4
     alternate: bool = True
@@ -72,7 +66,6 @@ class FastFlow(Method):
     batch_size: int = 32
     learning_rate: float = 1e-3
     weight_decay: float = 1e-5
-    blur: float = 4.0
     flows_: "list[_LevelFlow] | None" = field(default=None, init=False, repr=False)
 
     PAPER: ClassVar[Mapping[str, Any]] = {
@@ -104,7 +97,7 @@ class FastFlow(Method):
             FewShotError: the loss is no longer finite; says at which step.
         """
         check_support(support, self.min_shots)
-        levels = self._features(support.images)
+        levels = self.features(support.images)
         flows = [self._build(*pair) for pair in zip(self.levels, levels, strict=True)]
         self._train(flows, levels)
         for flow, maps in zip(flows, levels, strict=True):
@@ -112,26 +105,11 @@ class FastFlow(Method):
         self.flows_ = flows
         return self
 
-    @torch.no_grad()
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """What the likelihood of every position lacks, the mean over levels."""
-        if self.flows_ is None:
-            raise NotFittedError("FastFlow has no flows yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        maps = torch.cat([self._map(image[None], self.flows_) for image in images])
-        anomaly_map = gaussian_blur(maps, self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        assert self.flows_ is not None
+        pairs = zip(self.flows_, self.features(image), strict=True)
+        return Judgement([flow.anomaly(maps, self.score) for flow, maps in pairs])
 
     def _build(self, level: int, maps: Float[Tensor, "n c h w"]) -> "_LevelFlow":
         kernels = (3, 1) if self.alternate else (3,)
@@ -159,13 +137,6 @@ class FastFlow(Method):
             return -torch.stack(likelihoods).sum()
 
         train_on_support(nn.ModuleList(flows), loss, len(levels[0]), budget, "fitting the flows")
-
-    def _map(
-        self, image: Float[Tensor, "1 3 h w"], flows: "list[_LevelFlow]"
-    ) -> Float[Tensor, "1 h w"]:
-        pairs = zip(flows, self._features(image), strict=True)
-        levels = [flow.anomaly(maps, self.score) for flow, maps in pairs]
-        return fuse(levels, (image.shape[-2], image.shape[-1]))
 
 
 class _LevelFlow(nn.Module):

@@ -18,7 +18,6 @@ like the others and are not judged.
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -26,9 +25,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.api import FewShotError, NotFittedError, Prediction, Support, Track
 from fewshot_ad.parts.embedding import average_neighbourhood
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.parts.map_methods import BackboneMethod
 from fewshot_ad.parts.maps import fuse, image_score, no_prediction
 from fewshot_ad.parts.parameters import COUNT, SHARE, Odd, check_parameters
 from fewshot_ad.parts.residuals import match
@@ -38,12 +37,10 @@ __all__ = ["MuSc"]
 
 
 @dataclass(kw_only=True, eq=False)
-class MuSc(Method):
+class MuSc(BackboneMethod):
     """Distances to the nearest patches of the other images; see the module for the paper.
 
     Attributes:
-        backbone: name, file or factory of a feature extractor.
-        weights_dir: folder with weights of timm backbones.
         levels: feature maps that are used; the last one tells which images look alike.
         degrees: sides of the squares over which features are averaged, a scoring for each (r).
         lowest_share: share of the judges whose scores count, the lowest ones.
@@ -54,9 +51,6 @@ class MuSc(Method):
 
     track: ClassVar[Track] = "batched"
     min_shots: ClassVar[int] = 0
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     degrees: tuple[int, ...] = (1, 3, 5)
     lowest_share: float = 0.3
     windows: tuple[int, ...] = (1, 2, 3)
@@ -73,7 +67,7 @@ class MuSc(Method):
     def fit(self, support: Support) -> "MuSc":
         """Remember the features of the support, if there is any."""
         check_support(support, self.min_shots)
-        self.support_ = self._features(support.images)
+        self.support_ = self.features(support.images)
         return self
 
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
@@ -91,22 +85,12 @@ class MuSc(Method):
                 "MuSc was given one image and no support, so nothing can judge it: predict two "
                 "images or more at once, or give support images"
             )
-        queries = self._features(images)
+        queries = self.features(images)
         pairs = zip(queries, self.support_, strict=True)
         size = images.shape[-2], images.shape[-1]
         anomaly_map = fuse([self._level(maps, support) for maps, support in pairs], size).cpu()
         alike = queries[-1].mean(dim=(2, 3)).cpu()
         return Prediction(rescored(image_score(anomaly_map), alike, self.windows), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
 
     def _level(
         self, queries: Float[Tensor, "b c h w"], support: Float[Tensor, "n c h w"]

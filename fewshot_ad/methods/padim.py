@@ -17,18 +17,16 @@ Coarser levels are resized bilinearly, where most implementations repeat them.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.flows import draw_rotation
 from fewshot_ad.parts.gaussian import Gaussians, fit_gaussians
-from fewshot_ad.parts.maps import gaussian_blur, image_score, no_prediction, upsample_maps
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -44,13 +42,12 @@ __all__ = ["PaDiM"]
 
 
 @dataclass(kw_only=True, eq=False)
-class PaDiM(Method):
+class PaDiM(FeatureMethod):
     """Mahalanobis distance at every position; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's are resnet18 and
             wide_resnet50_2.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are joined, the first gives the grid.
         channels: how many are kept, None for all; the paper keeps 100 of resnet18, 550 of
             wide_resnet50_2.
@@ -58,19 +55,15 @@ class PaDiM(Method):
         neighbourhood: side of the square whose positions are samples of the one in its middle.
         shrinkage: share of the mean covariance in every covariance; None estimates it.
         ridge: added to every variance, in units of the mean variance of the channels.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
-    backbone: str = "tiny"
-    weights_dir: str | None = None
     levels: tuple[int, ...] = (1, 2, 3)
     channels: int | None = 100
     reduction: Literal["random", "orthogonal"] = "random"
     neighbourhood: int = 3
     shrinkage: float | None = None
     ridge: float = 0.01
-    blur: float = 4.0
     gaussians_: Gaussians | None = field(default=None, init=False, repr=False)
 
     PAPER: ClassVar[Mapping[str, Any]] = {"neighbourhood": 1, "shrinkage": 0.0}
@@ -92,30 +85,25 @@ class PaDiM(Method):
         self.gaussians_ = fit_gaussians(maps, self.neighbourhood, self.shrinkage, self.ridge)
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Mahalanobis distance of every position (eq. 2)."""
-        if self.gaussians_ is None:
-            raise NotFittedError("PaDiM has no Gaussians yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        maps = torch.stack([self._distances(image[None], self.gaussians_) for image in images])
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(maps, size), self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
+        """Mahalanobis distance of every position (eq. 2).
 
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        Raises:
+            FewShotError: the image has another size than the support.
+        """
+        assert self.gaussians_ is not None
+        maps = self._patches(image)[0]
+        if maps.shape[1:] != self.gaussians_.grid:
+            raise FewShotError(
+                f"images of {list(image.shape[-2:])} have {list(maps.shape[1:])} positions, the "
+                f"support had {list(self.gaussians_.grid)}: PaDiM needs images of the size of the "
+                "support"
+            )
+        return Judgement([self.gaussians_.mahalanobis(maps).float()[None]])
 
     def _patches(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 c h2 w2"]:
         """Some channels of the joined levels, or of a rotation of them, the same for one seed."""
-        joined = extract_patches(self._features, image)
+        joined = extract_patches(self.features, image)
         width = joined.shape[1]
         if self.channels is None or self.channels >= width:
             return joined
@@ -125,14 +113,3 @@ class PaDiM(Method):
             return joined[:, kept.sort().values]
         rows = draw_rotation(width, generator)[: self.channels].to(joined)
         return torch.einsum("dc,bchw->bdhw", rows, joined)
-
-    def _distances(
-        self, image: Float[Tensor, "1 3 h w"], gaussians: Gaussians
-    ) -> Float[Tensor, "h2 w2"]:
-        maps = self._patches(image)[0]
-        if maps.shape[1:] != gaussians.grid:
-            raise FewShotError(
-                f"images of {list(image.shape[-2:])} have {list(maps.shape[1:])} positions, the "
-                f"support had {list(gaussians.grid)}: PaDiM needs images of the size of the support"
-            )
-        return gaussians.mahalanobis(maps).float()

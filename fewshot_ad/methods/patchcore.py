@@ -15,7 +15,6 @@ patches, where it only loses information. ``PAPER`` holds the paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -23,15 +22,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import (
-    gaussian_blur,
-    image_score,
-    no_prediction,
-    to_vectors,
-    upsample_maps,
-)
+from fewshot_ad.api import FewShotError, Support, Track
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.memory_bank import greedy_coreset
 from fewshot_ad.parts.parameters import (
     COUNT,
@@ -49,12 +42,11 @@ __all__ = ["PatchCore"]
 
 
 @dataclass(kw_only=True, eq=False)
-class PatchCore(Method):
+class PatchCore(FeatureMethod):
     """Nearest patch of a memory bank; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is wide_resnet50_2.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are joined, the first gives the grid.
         neighbourhood: side of the square over which features are averaged.
         unit_length: match by angle; the paper matches by Euclidean distance.
@@ -63,21 +55,16 @@ class PatchCore(Method):
         n_neighbors: bank patches around the matched one by which the image score is re-weighted
             (eq. 7; the paper's is 9); 1 is no re-weighting.
         engine: how the bank is searched, see ``parts.search``; all but ``product`` build an index.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
     PAPER: ClassVar[Mapping[str, Any]] = {"coreset_above": 1, "n_neighbors": 9}
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     neighbourhood: int = 3
     unit_length: bool = False
     coreset_ratio: float = 0.1
     coreset_above: int = 20_000
     n_neighbors: int = 1
     engine: Engine = "product"
-    blur: float = 4.0
     bank_: Float[Tensor, "n d"] | None = field(default=None, init=False, repr=False)
     whole_: Float[Tensor, "n d h w"] | None = field(default=None, init=False, repr=False)
 
@@ -110,45 +97,29 @@ class PatchCore(Method):
         self.bank_, self.whole_ = bank, None if is_large else maps
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Distance to the nearest patch of the bank."""
-        if self.bank_ is None:
-            raise NotFittedError("PatchCore has no memory bank yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        patches = self._patches(images)
+        assert self.bank_ is not None
+        patches = self._patches(image)
         distance, row = self._search(patches, self.bank_)
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(distance, size), self.blur).cpu()
         if self.n_neighbors == 1:
-            return Prediction(image_score(anomaly_map), anomaly_map)
-        triples = zip(patches, distance, row, strict=True)
-        scores = [self._reweighted(*triple, self.bank_) for triple in triples]
-        return Prediction(torch.stack(scores).cpu(), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+            return Judgement([distance])
+        score = self._reweighted(patches[0], distance[0], row[0], self.bank_)
+        return Judgement([distance], score)
 
     def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
-        patches = extract_patches(self._features, images, self.neighbourhood)
+        patches = extract_patches(self.features, images, self.neighbourhood)
         return functional.normalize(patches, dim=1) if self.unit_length else patches
 
     def _search(
-        self, patches: Float[Tensor, "b d h w"], bank: Float[Tensor, "n d"]
-    ) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
+        self, patches: Float[Tensor, "1 d h w"], bank: Float[Tensor, "n d"]
+    ) -> tuple[Float[Tensor, "1 h w"], Int[Tensor, "1 h w"]]:
         """Distance to the nearest bank patch of every position, and which it is."""
         if self.whole_ is not None and self.engine == "product":
             return shared_matcher(patches, self.whole_)  # the next episode shares images
-        found = [nearest(to_vectors(image[None]), bank, engine=self.engine) for image in patches]
-        distance, row = (torch.stack(each) for each in zip(*found, strict=True))
-        return distance.view(-1, *patches.shape[2:]), row.view(-1, *patches.shape[2:])
+        distance, row = nearest(to_vectors(patches), bank, engine=self.engine)
+        grid = 1, *patches.shape[2:]
+        return distance.view(grid), row.view(grid)
 
     def _reweighted(
         self,

@@ -18,31 +18,15 @@ the image score. ``PAPER`` holds the paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewshot_ad.api import (
-    FewShotError,
-    Method,
-    NotFittedError,
-    Prediction,
-    Preprocess,
-    Support,
-    Track,
-)
+from fewshot_ad.api import FewShotError, Preprocess, Support, Track
 from fewshot_ad.parts.embedding import Embedding
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import (
-    gaussian_blur,
-    image_score,
-    no_prediction,
-    to_vectors,
-    upsample_maps,
-)
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.memory_bank import greedy_coreset
 from fewshot_ad.parts.parameters import (
     COUNT,
@@ -77,12 +61,11 @@ class _Model:
 
 
 @dataclass(kw_only=True, eq=False)
-class PNI(Method):
+class PNI(FeatureMethod):
     """Distance to the nearest patch whose word is permitted; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is wide_resnet101_2.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are joined, the first gives the grid.
         neighbourhood: side of the square over which features are averaged.
         coreset_ratio: share of the bank that is kept.
@@ -109,9 +92,6 @@ class PNI(Method):
         "blur": 8.0,
         "preprocess": Preprocess(size=480),
     }
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     neighbourhood: int = 3
     coreset_ratio: float = 0.1
     coreset_above: int = 20_000
@@ -125,7 +105,6 @@ class PNI(Method):
     batch_size: int = 256
     learning_rate: float = 1e-3
     temperature: float = 2.0
-    blur: float = 4.0
     model_: _Model | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -161,30 +140,14 @@ class PNI(Method):
         self.model_ = _Model(bank, grid, shares > 0.5 / count, surroundings)
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Distance to the nearest permitted patch, by position and by neighbours.
 
         Raises:
-            FewShotError: the images have another size than the support.
+            FewShotError: the image has another size than the support.
         """
-        if self.model_ is None:
-            raise NotFittedError("PNI has no memory bank yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        distance = torch.stack([self._distances(image[None], self.model_) for image in images])
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(distance, size), self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+        assert self.model_ is not None
+        return Judgement([self._distances(image, self.model_)[None]])
 
     @property
     def _budget(self) -> SupportBudget:
@@ -197,7 +160,7 @@ class PNI(Method):
         )
 
     def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
-        return extract_patches(self._features, images, self.neighbourhood)
+        return extract_patches(self.features, images, self.neighbourhood)
 
     def _narrow(self, maps: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e h w"]:
         return Embedding(channels=self.channels)([maps])[0]

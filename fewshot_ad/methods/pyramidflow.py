@@ -27,13 +27,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.backbones import chosen_device
 from fewshot_ad.parts.calibration import altered_copies
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
 from fewshot_ad.parts.flows import draw_rotation
 from fewshot_ad.parts.level_models import TINY
-from fewshot_ad.parts.maps import image_score, no_prediction, upsample_maps
+from fewshot_ad.parts.map_methods import Judgement, MapMethod
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
@@ -68,7 +68,7 @@ class _Model(NamedTuple):
 
 
 @dataclass(kw_only=True, eq=False)
-class PyramidFlow(Method):
+class PyramidFlow(MapMethod):
     """Distance to a template in the latents of a pyramid; see the module for the paper.
 
     Attributes:
@@ -103,6 +103,7 @@ class PyramidFlow(Method):
     pairs: int = 1
     learning_rate: float = 2e-4
     weight_decay: float = 1e-5
+    blur: float = 0.0
     model_: _Model | None = field(default=None, init=False, repr=False)
     template_: Float[Tensor, "c h w"] | None = field(default=None, init=False, repr=False)
 
@@ -117,6 +118,7 @@ class PyramidFlow(Method):
             pairs=COUNT,
             learning_rate=POSITIVE,
             weight_decay=NOT_NEGATIVE,
+            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "PyramidFlow":
@@ -139,16 +141,12 @@ class PyramidFlow(Method):
         self.model_, self.template_ = model, torch.cat(shown).mean(dim=0)
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Mean difference to the template over the channels."""
-        if self.model_ is None or self.template_ is None:
-            raise NotFittedError("PyramidFlow has no template yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        latents = torch.cat([self.model_.latents(self._maps(image[None])) for image in images])
-        maps = (latents - self.template_).abs().mean(dim=1)
-        anomaly_map = upsample_maps(maps, (images.shape[-2], images.shape[-1])).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
+        assert self.model_ is not None
+        assert self.template_ is not None
+        latents = self.model_.latents(self._maps(image))
+        return Judgement([(latents - self.template_).abs().mean(dim=1)])
 
     @property
     def weights_digest(self) -> str | None:

@@ -18,37 +18,29 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
+from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.embedding import Embedding
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Odd, check_parameters
-from fewshot_ad.parts.residual_stage import ResidualStage, load_stage
+from fewshot_ad.parts.residual_stage import ResidualStage
 from fewshot_ad.parts.support import check_support
 
 __all__ = ["ResidualDistance"]
 
 
 @dataclass(kw_only=True, eq=False)
-class ResidualDistance(Method):
+class ResidualDistance(FeatureMethod):
     """Length of the residual to the nearest support position.
 
     Attributes:
-        backbone: name, file or factory of a feature extractor.
-        weights_dir: folder with weights of timm backbones.
-        levels: feature maps that are used.
         neighbourhood, channels, unit_length: what happens to features before matching, see
             ``parts.embedding.Embedding``.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     neighbourhood: int = 1
     channels: int | None = None
     unit_length: bool = True
-    blur: float = 4.0
     support_: list[Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,29 +52,14 @@ class ResidualDistance(Method):
         self.support_ = self._stage.embed(support.images)
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Distance to the nearest support position, averaged over levels."""
-        if self.support_ is None:
-            raise NotFittedError("ResidualDistance has no support yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        residuals = self._stage.subtract(self._stage.embed(images), self.support_)
-        levels = [torch.linalg.vector_norm(maps, dim=1) for maps in residuals]
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(fuse(levels, size), self.blur).cpu()
-        return Prediction(image_score(anomaly_map), anomaly_map)
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._stage.features.backbone.digest
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
+        """Distance to the nearest support position, of every level."""
+        assert self.support_ is not None
+        stage = self._stage
+        residuals = stage.subtract(stage.embed(image), self.support_)
+        return Judgement([torch.linalg.vector_norm(maps, dim=1) for maps in residuals])
 
     @property
     def _stage(self) -> ResidualStage:
-        return load_stage(
-            self.backbone,
-            self.levels,
-            Embedding(self.neighbourhood, self.channels, self.unit_length),
-            weights_dir=self.weights_dir,
-            device=self.device,
-        )
+        embedding = Embedding(self.neighbourhood, self.channels, self.unit_length)
+        return ResidualStage(self.features, embedding)

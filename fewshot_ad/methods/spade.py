@@ -16,16 +16,14 @@ N where there are fewer than K images. ``PAPER`` holds the paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.api import Method, NotFittedError, Prediction, Support, Track
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
+from fewshot_ad.api import Support, Track
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, check_parameters
 from fewshot_ad.parts.residuals import shared_matcher
 from fewshot_ad.parts.search import nearest
@@ -35,27 +33,22 @@ __all__ = ["SPADE"]
 
 
 @dataclass(kw_only=True, eq=False)
-class SPADE(Method):
+class SPADE(FeatureMethod):
     """Retrieval of like images and correspondence with them; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is wide_resnet50_2.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are matched; the last is pooled for retrieval.
         n_neighbors: K, how many support images are retrieved; with fewer, all of them are.
         scored_by: an image's score is the maximum of its ``map``, or, as in the paper, the mean
             distance to the images of the ``retrieval``.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
     PAPER: ClassVar[Mapping[str, Any]] = {"scored_by": "retrieval"}
-    backbone: str = "tiny"
-    weights_dir: str | None = None
     levels: tuple[int, ...] = (1, 2, 3)
     n_neighbors: int = 50
     scored_by: Literal["map", "retrieval"] = "map"
-    blur: float = 4.0
     support_: list[Float[Tensor, "n _ _ _"]] | None = field(default=None, init=False, repr=False)
     gallery_: Float[Tensor, "n c"] | None = field(default=None, init=False, repr=False)
 
@@ -65,43 +58,21 @@ class SPADE(Method):
     def fit(self, support: Support) -> "SPADE":
         """Remember the features of the support."""
         check_support(support, self.min_shots)
-        self.support_ = self._features(support.images)
+        self.support_ = self.features(support.images)
         self.gallery_ = torch.cat([_pool(maps[None]) for maps in self.support_[-1]])
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Distances to the nearest positions of the nearest support images."""
-        if self.support_ is None or self.gallery_ is None:
-            raise NotFittedError("SPADE has no support yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        levels = self._features(images)
-        size = images.shape[-2], images.shape[-1]
-        maps, scores = [], []
-        for index in range(len(images)):
-            query = [level[index : index + 1] for level in levels]
-            distance, rows = self._retrieve(query[-1], self.gallery_)
-            matched = [
-                shared_matcher(one, many[rows])[0]
-                for one, many in zip(query, self.support_, strict=True)
-            ]
-            maps.append(gaussian_blur(fuse(matched, size), self.blur))
-            scores.append(distance)
-        anomaly_map = torch.cat(maps).cpu()
-        by_map = self.scored_by == "map"
-        return Prediction(
-            image_score(anomaly_map) if by_map else torch.stack(scores).cpu(), anomaly_map
-        )
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
+        """Distances to the nearest positions of the nearest support images (eq. 2)."""
+        assert self.support_ is not None
+        assert self.gallery_ is not None
+        query = self.features(image)
+        distance, rows = self._retrieve(query[-1], self.gallery_)
+        maps = [
+            shared_matcher(one, many[rows])[0]
+            for one, many in zip(query, self.support_, strict=True)
+        ]
+        return Judgement(maps, distance if self.scored_by == "retrieval" else None)
 
     def _retrieve(
         self, query: Float[Tensor, "1 c h w"], gallery: Float[Tensor, "n c"]

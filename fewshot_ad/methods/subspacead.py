@@ -18,30 +18,15 @@ there are very many. ``PAPER`` holds the paper's settings as near as that allows
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.api import (
-    FewShotError,
-    Method,
-    NotFittedError,
-    Prediction,
-    Preprocess,
-    Support,
-    Track,
-)
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import (
-    gaussian_blur,
-    image_score,
-    no_prediction,
-    to_vectors,
-    upsample_maps,
-)
+from fewshot_ad.api import FewShotError, Preprocess, Support, Track
+from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
+from fewshot_ad.parts.maps import image_score, to_vectors
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_parameters
 from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.rotations import rotated_copies
@@ -55,18 +40,16 @@ MOST_PATCHES = 200_000  # more hold no news of the directions, only memory
 
 
 @dataclass(kw_only=True, eq=False)
-class SubspaceAD(Method):
+class SubspaceAD(FeatureMethod):
     """Length of what normal components cannot express; see the module for the paper.
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is DINOv2's giant.
-        weights_dir: folder with weights of timm backbones.
         levels: which feature maps are used; of a transformer, quarters of its depth.
         merge: ``join`` levels on the grid of the first, or take their ``mean``, as the paper does.
         rotations: at how many angles every support image is shown; 1 shows it as it is.
         explained: share of the variance that the components hold.
         top_share: share of most anomalous patches whose mean is the image score.
-        blur: sigma of the Gaussian over the map, in pixels.
     """
 
     track: ClassVar[Track] = "training_free"
@@ -76,14 +59,10 @@ class SubspaceAD(Method):
         "merge": "mean",
         "preprocess": Preprocess(size=672),
     }
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     merge: Literal["join", "mean"] = "join"
     rotations: int = 30
     explained: float = 0.99
     top_share: float = 0.01
-    blur: float = 4.0
     subspace_: Subspace | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,37 +85,17 @@ class SubspaceAD(Method):
         self.subspace_ = fit_subspace(torch.cat(rows), self.explained)
         return self
 
-    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+    def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Length of every patch's residual."""
-        if self.subspace_ is None:
-            raise NotFittedError("SubspaceAD has no subspace yet: call fit(support) first")
-        if not len(images):
-            return no_prediction(images)
-        residual = torch.stack([self._residual(image, self.subspace_) for image in images])
-        size = images.shape[-2], images.shape[-1]
-        anomaly_map = gaussian_blur(upsample_maps(residual, size), self.blur)
-        top = max(1, int(self.top_share * residual[0].numel()))
-        return Prediction(image_score(residual, top).cpu(), anomaly_map.cpu())
-
-    @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._features.backbone.digest
-
-    @property
-    def _features(self) -> FeatureCache:
-        folder = None if self.weights_dir is None else Path(self.weights_dir)
-        return load_features(self.backbone, self.levels, weights_dir=folder, device=self.device)
-
-    def _residual(
-        self, image: Float[Tensor, "3 h w"], subspace: Subspace
-    ) -> Float[Tensor, "h2 w2"]:
-        patches = self._patches(image[None])
-        lengths = torch.linalg.vector_norm(subspace.residual(to_vectors(patches)), dim=1)
-        return lengths.view(patches.shape[2:])
+        assert self.subspace_ is not None
+        patches = self._patches(image)
+        residual = self.subspace_.residual(to_vectors(patches))
+        lengths = torch.linalg.vector_norm(residual, dim=1).view(1, *patches.shape[2:])
+        top = max(1, int(self.top_share * lengths.numel()))
+        return Judgement([lengths], image_score(lengths, top)[0])
 
     def _patches(self, image: Float[Tensor, "1 3 h w"]) -> Float[Tensor, "1 d h2 w2"]:
-        levels = self._features(image)
+        levels = self.features(image)
         if self.merge == "join":
             return join_levels(levels)
         shapes = [tuple(level.shape[1:]) for level in levels]

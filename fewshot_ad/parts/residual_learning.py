@@ -31,6 +31,7 @@ from fewshot_ad.parts.constraintors import ConstraintorKind
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
 from fewshot_ad.parts.level_models import LevelModel, LevelModels
+from fewshot_ad.parts.map_methods import BackboneMethod
 from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
 from fewshot_ad.parts.meta_training import Course
 from fewshot_ad.parts.official import load_weights
@@ -43,7 +44,7 @@ from fewshot_ad.parts.parameters import (
     Odd,
     check_parameters,
 )
-from fewshot_ad.parts.residual_stage import ResidualForm, ResidualStage, load_stage
+from fewshot_ad.parts.residual_stage import ResidualForm, ResidualStage
 from fewshot_ad.parts.residuals import Metric
 from fewshot_ad.parts.support import check_support
 
@@ -51,13 +52,10 @@ PLACE = {"weights_dir", "device"}  # where a method runs; not what it is
 
 
 @dataclass(kw_only=True, eq=False)
-class ResidualLearner(MetaTrained):
+class ResidualLearner(BackboneMethod, MetaTrained):
     """Fields and stages that residual-learning methods have in common.
 
     Attributes:
-        backbone: name, file or factory of a feature extractor.
-        weights_dir: folder with weights of timm backbones.
-        levels: feature maps that are used.
         metric: how a query position is matched with a support position.
         form: signed or squared residuals.
         neighbourhood, channels, unit_length: what happens to features before matching, see
@@ -87,9 +85,6 @@ class ResidualLearner(MetaTrained):
 
     track: ClassVar[Track] = "meta_trained"
     recipe: ClassVar[int] = 1
-    backbone: str = "tiny"
-    weights_dir: str | None = None
-    levels: tuple[int, ...] = (2, 3)
     metric: Metric = "euclidean"
     form: ResidualForm = "signed"
     neighbourhood: int = 1
@@ -223,21 +218,9 @@ class ResidualLearner(MetaTrained):
         return self
 
     @property
-    def weights_digest(self) -> str:
-        """Digest of the backbone's weights."""
-        return self._stage.features.backbone.digest
-
-    @property
     def _stage(self) -> ResidualStage:
-        return load_stage(
-            self.backbone,
-            self.levels,
-            Embedding(self.neighbourhood, self.channels, self.unit_length),
-            weights_dir=self.weights_dir,
-            device=self.device,
-            metric=self.metric,
-            form=self.form,
-        )
+        embedding = Embedding(self.neighbourhood, self.channels, self.unit_length)
+        return ResidualStage(self.features, embedding, self.metric, self.form)
 
     def _score(
         self, models: LevelModels, image: Float[Tensor, "1 3 h w"], support: list[Tensor]

@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_ad.parts.embedding import Embedding
-from fewshot_ad.parts.feature_cache import FeatureCache, load_features
+from fewshot_ad.parts.feature_cache import FeatureCache
 from fewshot_ad.parts.residuals import Metric, match_maps, residual, shared_matcher, take
 
 ResidualForm = Literal["signed", "squared"]
@@ -58,23 +57,3 @@ class ResidualStage:
     def widths(self) -> tuple[int, ...]:
         """Channels of the residuals of every level."""
         return self.embedding.widths(self.features.backbone.channels)
-
-
-def load_stage(
-    backbone: str,
-    levels: tuple[int, ...],
-    embedding: Embedding,
-    *,
-    weights_dir: str | None,
-    device: str,
-    metric: Metric = "euclidean",
-    form: ResidualForm = "signed",
-) -> ResidualStage:
-    """The stage on a backbone by name, which all methods of this process share.
-
-    Raises:
-        FewShotError: as ``parts.backbones.load_backbone``.
-    """
-    folder = None if weights_dir is None else Path(weights_dir)
-    features = load_features(backbone, levels, weights_dir=folder, device=device)
-    return ResidualStage(features, embedding, metric, form)

@@ -9,8 +9,9 @@ from torch import Tensor
 from fewshot_ad.api import FewShotError, LabelledBatch, Preprocess
 from fewshot_ad.parts import known_residuals as known_residuals_module
 from fewshot_ad.parts.embedding import Embedding
+from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.known_residuals import POOL, LabelledResiduals, known_residuals
-from fewshot_ad.parts.residual_stage import ResidualStage, load_stage
+from fewshot_ad.parts.residual_stage import ResidualStage
 
 SIZE = Preprocess(size=32)
 
@@ -56,7 +57,7 @@ def _forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def stage() -> ResidualStage:
-    return load_stage("strangers:network", (1, 2), Embedding(), weights_dir=None, device="cpu")
+    return ResidualStage(load_features("strangers:network", (1, 2)), Embedding())
 
 
 def residuals_of(

@@ -1,26 +1,17 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.embedding import Embedding
-from fewshot_ad.parts.residual_stage import ResidualStage, load_stage
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.residual_stage import ResidualStage
 from fewshot_ad.parts.residuals import Metric
 
 
 def stage(metric: Metric = "euclidean", form="signed", embedding=None) -> ResidualStage:
-    return load_stage(
-        "strangers:network",
-        (1, 3),
-        embedding or Embedding(),
-        weights_dir=None,
-        device="cpu",
-        metric=metric,
-        form=form,
-    )
+    features = load_features("strangers:network", (1, 3))
+    return ResidualStage(features, embedding or Embedding(), metric, form)
 
 
 @pytest.fixture
@@ -73,8 +64,3 @@ def test_features_are_embedded(images: Tensor) -> None:
     expected = embedding(stage().embed(images))
     assert all(torch.equal(*pair) for pair in zip(here.embed(images), expected, strict=True))
     assert here.widths == tuple(maps.shape[1] for maps in expected) == (4, 4)
-
-
-def test_an_unknown_backbone_is_the_users(tmp_path: Path) -> None:
-    with pytest.raises(FewShotError, match="no_such_network"):
-        load_stage("no_such_network", (1,), Embedding(), weights_dir=str(tmp_path), device="cpu")
