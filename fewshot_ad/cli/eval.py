@@ -11,7 +11,13 @@ import typer
 
 from fewshot_ad.api import Dataset, Method
 from fewshot_ad.cli import options
-from fewshot_ad.cli.running import Run, check_checkpoint, check_shots, check_writable
+from fewshot_ad.cli.running import (
+    Run,
+    check_checkpoint,
+    check_shots,
+    check_writable,
+    warn_of_ignored_anomalies,
+)
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.cli.settings import (
     check_text,
@@ -142,6 +148,7 @@ def eval_command(
     )
     trials = [list(draw(name)) for name in classes]
     check_shots(methods, chain.from_iterable(trials))
+    warn_of_ignored_anomalies(methods, anomalous_shots)
     check_checkpoint(methods, checkpoint)
     check_writable(out)
     run = Run(

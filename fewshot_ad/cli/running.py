@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from fewshot_ad.api import Dataset, Episode, FewShotError, KnownClasses, MetaTra
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.evaluation.checkpoints import load_checkpoint, trained
 from fewshot_ad.evaluation.evaluator import Outcome, evaluate
+from fewshot_ad.evaluation.exhaustion import saying_what_to_lower
 from fewshot_ad.evaluation.identity import cell_of, method_name
 from fewshot_ad.evaluation.known import KnownImages
 from fewshot_ad.evaluation.leaks import KnownNames, check_leaks, image_digests
@@ -99,7 +101,8 @@ class Run:
             return method
         name = method_name(method)
         self.screen.say(f"{name} for {target_class}: {len(known.names)} other classes are known")
-        method, was_cached = trained(method, cast(KnownClasses, known))
+        with saying_what_to_lower(method):
+            method, was_cached = trained(method, cast(KnownClasses, known))
         if was_cached:
             self.screen.say(f"{name} for {target_class}: its checkpoint was in the cache")
         return method
@@ -111,7 +114,7 @@ class Run:
     def _compute(self, method: Method, trials: Sequence[Episode], known: KnownNames | None) -> None:
         what = f"scoring {method_name(method)} on {trials[0].target_class}"
         n_images = sum(len(episode.query) for episode in trials)
-        with self.screen.progress(what, n_images) as bar:
+        with saying_what_to_lower(method), self.screen.progress(what, n_images) as bar:
             for outcome in evaluate(
                 method,
                 self.dataset,
@@ -164,6 +167,17 @@ def check_shots(methods: Iterable[Method], trials: Iterable[Episode]) -> None:
                 f"{method_name(method)} needs at least {method.min_shots} normal images of the "
                 f"target class and --shots has {fewest}; leave that out or choose another method"
             )
+
+
+def warn_of_ignored_anomalies(methods: Iterable[Method], anomalous_shots: int) -> None:
+    """Say which methods do not look at the labelled anomalies that they are shown."""
+    ignoring = [method_name(method) for method in methods if method.track != "supervised"]
+    if anomalous_shots and ignoring:
+        warnings.warn(
+            f"{', '.join(ignoring)}: --anomalous-shots {anomalous_shots} is ignored, for only "
+            "supervised methods learn from anomalies; those images are still taken from the query",
+            stacklevel=2,
+        )
 
 
 def check_checkpoint(methods: Iterable[Method], path: Path | None) -> None:

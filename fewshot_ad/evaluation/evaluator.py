@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
-from fewshot_ad.evaluation.identity import cell_of, method_name
+from fewshot_ad.evaluation.identity import cell_of, method_name, preset_of
 from fewshot_ad.evaluation.leaks import (
     KnownNames,
     check_leaks,
@@ -145,6 +145,7 @@ def _run(
         **asdict(cell),
         **metrics.values(),
         reasons=metrics.reasons,
+        preset=preset_of(method),
         n_normal=len(query.samples) - n_anomalous,
         n_anomalous=n_anomalous,
         n_missing_masks=truth.n_missing,

@@ -41,6 +41,21 @@ def method_identity(method: Method) -> dict[str, Any]:
     }
 
 
+def preset_of(method: Method) -> str:
+    """Which of its two presets a method has: ``quick``, ``paper``, or ``own`` for neither.
+
+    ``PAPER`` names what the presets differ in, and nothing else counts. Empty without it.
+    """
+    paper: Mapping[str, Any] = getattr(type(method), "PAPER", {})
+    if not paper:
+        return ""
+    values = {name: getattr(method, name) for name in paper}
+    if values == dict(paper):
+        return "paper"
+    ours = type(method)()
+    return "quick" if values == {name: getattr(ours, name) for name in paper} else "own"
+
+
 def known_digest(known: KnownNames) -> str:
     """Short digest of the known classes: their own, which knows the order too, if they have one."""
     own: str | None = getattr(known, "digest", None)

@@ -61,6 +61,8 @@ class ResultRow(Cell):
     """A cell with its outcome. Metrics lie in [0, 1]; ``reasons`` says why one is empty.
 
     Attributes:
+        preset: ``quick`` at our settings, ``paper`` at those of ``--paper``, ``own`` at others; empty
+            for methods whose defaults are the paper's.
         n_missing_masks: anomalous query images without ground truth.
         predict_seconds_per_image: without reading; the first episode of a class pays the backbone,
             later ones find its features in the cache.
@@ -77,6 +79,7 @@ class ResultRow(Cell):
     p_f1_max: float | None = None
     aupro: float | None = None
     reasons: dict[str, str] = field(default_factory=dict[str, str])
+    preset: str = ""
     n_normal: int
     n_anomalous: int
     n_missing_masks: int

@@ -34,6 +34,7 @@ class TableRow:
     """One line of a table: a configuration on one class, or on the mean of its classes.
 
     Attributes:
+        preset: as in a row.
         known_datasets: where the classes of meta-training came from.
         target_class: empty in the line of the mean over ``classes``.
         metrics: by name; empty where no seed has the metric for every one of the classes.
@@ -44,6 +45,7 @@ class TableRow:
     dataset: str
     method: str
     params: dict[str, Any]
+    preset: str
     track: Track
     backbone: str | None
     known_datasets: tuple[str, ...]
@@ -115,6 +117,7 @@ def _line(rows: Sequence[ResultRow], target_class: str | None) -> TableRow:
         dataset=first.dataset,
         method=first.method,
         params=first.params,
+        preset=first.preset,
         track=first.track,
         backbone=first.backbone,
         known_datasets=_known_datasets(first),

@@ -66,6 +66,7 @@ def to_csv(rows: Iterable[ResultRow]) -> str:
         "dataset",
         "track",
         "method",
+        "preset",
         "backbone",
         "known",
         "shots",
@@ -133,7 +134,7 @@ def _cells(line: TableRow, label: str) -> dict[str, str]:
 
 
 def _labels(lines: Sequence[TableRow]) -> list[str]:
-    """The method of each line, with the settings in which lines of one method differ."""
+    """The method of each line, its preset if it trains, and the settings that tell lines apart."""
     described = [_described(line) for line in lines]
     labels: list[str] = []
     for line, settings in zip(lines, described, strict=True):
@@ -142,7 +143,8 @@ def _labels(lines: Sequence[TableRow]) -> list[str]:
         ]
         telling = [name for name in settings if any(d.get(name) != settings[name] for d in rivals)]
         details = ", ".join(f"{name}={settings[name]}" for name in telling)
-        labels.append(f"{line.method} ({details})" if details else line.method)
+        budget = f", {line.preset}" if line.preset and "steps" in line.params else ""
+        labels.append(f"{line.method}{budget} ({details})" if details else f"{line.method}{budget}")
     return labels
 
 
@@ -188,6 +190,7 @@ def _csv_line(line: TableRow) -> dict[str, object]:
         "dataset": line.dataset,
         "track": line.track,
         "method": line.method,
+        "preset": line.preset,
         "backbone": line.backbone,
         "known": "+".join(line.known_datasets),
         "shots": line.shots,

@@ -119,6 +119,13 @@ def test_an_option_that_cannot_be_is_refused(name, cli, images, tmp_path):
     refused(cli, tmp_path, words, *NEAREST, *bolt(images), *options)
 
 
+def test_anomalies_for_a_method_that_ignores_them_are_told(cli, images, tmp_path):
+    args = ("--anomalous-shots", 1, "--no-overlays", "--out", tmp_path)
+    result = cli("eval", *NEAREST, *bolt(images), *args)
+    assert "strangers:NearestEdges: --anomalous-shots 1 is ignored" in result.stderr
+    assert "warning" not in cli("eval", *NEAREST, *bolt(images), "--out", tmp_path / "b").stderr
+
+
 def test_a_forgotten_target_class_names_the_classes(cli, images, tmp_path):
     refused(cli, tmp_path, "bolt, nut", *NEAREST, "--dataset", f"folder:{images}")
 

@@ -103,3 +103,14 @@ def test_terminal_tables_hold_every_cell():
     (table,) = terminal_tables([ROW])
     assert table.row_count == 1
     assert len(table.columns) == len(grids([ROW])[0].header)
+
+
+def test_the_preset_stands_beside_a_method_that_trains():
+    labels = [
+        grid.title for row in (
+            replace(ROW, preset="quick", params={"steps": 5}),
+            replace(ROW, preset="quick", params={"k": 1}),
+        ) for grid in grids([row])
+    ]  # fmt: skip
+    assert "method: patchcore, quick, " in labels[0]
+    assert "method: patchcore, shots" in labels[1]
