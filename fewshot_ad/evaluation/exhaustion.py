@@ -1,6 +1,6 @@
 """When memory runs out: which settings of the method to lower."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -14,7 +14,7 @@ CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
 
 
 @contextmanager
-def saying_what_to_lower(method: Method) -> Iterator[None]:
+def saying_what_to_lower(method: Method) -> Generator[None]:
     """Turn running out of memory into a word about the settings that it hangs on.
 
     Raises:

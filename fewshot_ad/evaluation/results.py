@@ -61,8 +61,8 @@ class ResultRow(Cell):
     """A cell with its outcome. Metrics lie in [0, 1]; ``reasons`` says why one is empty.
 
     Attributes:
-        preset: ``quick`` at our settings, ``paper`` at those of ``--paper``, ``own`` at others; empty
-            for methods whose defaults are the paper's.
+        preset: ``quick`` at our settings, ``paper`` at those of ``--paper``, ``own`` at others;
+            empty where the paper's are the defaults.
         n_missing_masks: anomalous query images without ground truth.
         predict_seconds_per_image: without reading; the first episode of a class pays the backbone,
             later ones find its features in the cache.
