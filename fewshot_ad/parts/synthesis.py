@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewshot_ad.parts.noise import perlin_noise
-from fewshot_ad.parts.rotations import rotate
 from fewshot_ad.parts.textures import TextureSource
 
 BOX_SHARE = (0.02, 0.15)  # of the area of an image, CutPaste
@@ -54,7 +53,7 @@ def perlin_masks(
     """
     masks = torch.zeros(count, *size, dtype=torch.bool)
     for mask in masks:
-        rows, columns = (2**power for power in _integers(0, finest + 1, 2, generator))
+        rows, columns = (2 ** _integer(0, finest + 1, generator) for _ in range(2))
         turn = _uniform(-90, 90, generator)
         mask.copy_(perlin_noise(size, (rows, columns), generator, turn) > 0.5)
     return masks
@@ -112,7 +111,7 @@ def cut_paste(images: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> S
 
 
 def cut_paste_scar(images: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Synthetic:
-    """A thin strip of every image, turned by up to 45 degrees, pasted elsewhere (CutPaste)."""
+    """A thin strip of every image, up to 45 degrees from upright, pasted elsewhere (CutPaste)."""
     return _each(images, generator, _paste_scar)
 
 
@@ -136,12 +135,15 @@ def confetti(
     """
 
     def scatter(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        number = _integers(1, most + 1, 1, generator)[0]
-        mask = torch.zeros(image.shape[1:], dtype=torch.bool, device=image.device)
-        for _ in range(number):
-            box = _turned_box((image.shape[1], image.shape[2]), share, generator).to(image.device)
+        size = image.shape[1], image.shape[2]
+        mask = torch.zeros(size, dtype=torch.bool, device=image.device)
+        for _ in range(_integer(1, most + 1, generator)):
+            tall, wide = (_uniform(*share, generator) * min(size) for _ in range(2))
+            centre = _integer(0, size[0], generator), _integer(0, size[1], generator)
+            box = _turned_box(size, centre, (tall, wide), _uniform(0, 180, generator))
             colour = torch.rand(3, 1, 1, generator=generator).to(image)
-            image, mask = torch.where(box, colour, image), mask | box
+            image = torch.where(box.to(image.device), colour, image)
+            mask |= box.to(image.device)
         return image, mask
 
     return _each(images, generator, scatter)
@@ -171,17 +173,14 @@ def _paste_box(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tenso
 
 def _paste_scar(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     height, width = image.shape[1:]
-    tall = min(height, max(1, round(_uniform(*SCAR_LENGTH, generator) * height)))
-    wide = min(width, max(1, round(_uniform(*SCAR_WIDTH, generator) * width)))
-    strip = _jittered(_cut(image, tall, wide, generator), generator)
+    tall = _uniform(*SCAR_LENGTH, generator) * height
+    wide = _uniform(*SCAR_WIDTH, generator) * width
+    turn = _uniform(-SCAR_TURN, SCAR_TURN, generator)
     side = min(height, width, math.ceil(math.hypot(tall, wide)))
-    canvas = torch.zeros(1, 4, max(side, tall), max(side, wide)).to(image)
-    top, left = (canvas.shape[2] - tall) // 2, (canvas.shape[3] - wide) // 2
-    canvas[0, :3, top : top + tall, left : left + wide] = strip
-    canvas[0, 3, top : top + tall, left : left + wide] = 1
-    turned = rotate(canvas, _uniform(-SCAR_TURN, SCAR_TURN, generator))[0]
-    inside = turned[3] > 0.5
-    return _paste(image, turned[:3] / turned[3].clamp(min=0.5), inside, generator)
+    middle = (side - 1) / 2
+    inside = _turned_box((side, side), (middle, middle), (max(1.0, tall), max(1.0, wide)), turn)
+    piece = _jittered(_cut(image, side, side, generator), generator)
+    return _paste(image, piece, inside, generator)
 
 
 def _cut(image: Tensor, tall: int, wide: int, generator: torch.Generator) -> Tensor:
@@ -203,8 +202,7 @@ def _paste(
 
 def _corner(image: Tensor, tall: int, wide: int, generator: torch.Generator) -> tuple[int, int]:
     height, width = image.shape[1:]
-    top = _integers(0, height - tall + 1, 1, generator)[0]
-    return top, _integers(0, width - wide + 1, 1, generator)[0]
+    return _integer(0, height - tall + 1, generator), _integer(0, width - wide + 1, generator)
 
 
 def _jittered(piece: Tensor, generator: torch.Generator) -> Tensor:
@@ -214,22 +212,19 @@ def _jittered(piece: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _turned_box(
-    size: tuple[int, int], share: tuple[float, float], generator: torch.Generator
+    size: tuple[int, int], centre: tuple[float, float], sides: tuple[float, float], turn: float
 ) -> Bool[Tensor, "h w"]:
-    """A box around some pixel."""
-    tall, wide = (_uniform(*share, generator) * min(size) for _ in range(2))
-    angle = _uniform(0, math.pi, generator)
-    row, column = (_integers(0, side, 1, generator)[0] for side in size)
-    down = torch.arange(size[0]).view(-1, 1) - row
-    right = torch.arange(size[1]) - column
-    along = down * math.cos(angle) - right * math.sin(angle)
-    across = down * math.sin(angle) + right * math.cos(angle)
-    return (along.abs() <= tall / 2) & (across.abs() <= wide / 2)
+    """Pixels of a box with those sides, height first, turned by so many degrees."""
+    down = torch.arange(size[0]).view(-1, 1) - centre[0]
+    right = torch.arange(size[1]) - centre[1]
+    cosine, sine = math.cos(math.radians(turn)), math.sin(math.radians(turn))
+    along, across = cosine * down - sine * right, sine * down + cosine * right
+    return (along.abs() <= sides[0] / 2) & (across.abs() <= sides[1] / 2)
 
 
 def _uniform(low: float, high: float, generator: torch.Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=generator))
 
 
-def _integers(least: int, beyond: int, count: int, generator: torch.Generator) -> list[int]:
-    return torch.randint(least, beyond, (count,), generator=generator).tolist()
+def _integer(least: int, beyond: int, generator: torch.Generator) -> int:
+    return int(torch.randint(least, beyond, (), generator=generator))
