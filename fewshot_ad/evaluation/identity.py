@@ -16,7 +16,13 @@ _OUR_METHODS = "fewshot_ad.methods."
 
 
 def method_name(method: Method) -> str:
-    """What ``--method`` takes: the file name of our methods, ``package.module:Class`` of others."""
+    """What ``--method`` takes: the file name of our methods, ``package.module:Class`` of others.
+
+    An adapter of a library says itself what its models are called.
+    """
+    own: str | None = getattr(method, "method_name", None)
+    if own is not None:
+        return own
     kind = type(method)
     if kind.__module__.startswith(_OUR_METHODS):
         return kind.__module__.removeprefix(_OUR_METHODS).partition(".")[0]

@@ -2,6 +2,7 @@
 
 The ``__all__`` of a file holds exactly one class. A stranger's method is named
 ``package.module:Class``, or registers itself under the entry point group ``fewshot_ad.methods``.
+A model of another library is named ``library:Model``, as ``anomalib:Padim``.
 """
 
 from dataclasses import fields
@@ -14,6 +15,8 @@ from fewshot_ad.api import FewShotError, Method
 from fewshot_ad.assets import unknown_name
 
 ENTRY_POINTS = "fewshot_ad.methods"
+ADAPTERS = {"anomalib": "fewshot_ad.adapters.anomalib_models:AnomalibModel"}
+"""By the library before the colon; what stands behind it is the field ``model``."""
 
 
 def list_methods() -> tuple[str, ...]:
@@ -25,13 +28,17 @@ def load_method(name: str, **params: Any) -> Method:
     """An unfitted method with some hyper-parameters changed.
 
     Args:
-        name: a name of ``list_methods()``, of an entry point, or ``package.module:Class``.
+        name: a name of ``list_methods()``, of an entry point, ``package.module:Class``, or
+            ``library:Model`` for a library in ``ADAPTERS``.
         params: fields of the method.
 
     Raises:
         FewShotError: there is no such method, it is not a ``Method``, or a field is unknown or
             has a value that it cannot have.
     """
+    library, _, model = name.partition(":")
+    if library in ADAPTERS:
+        name, params = ADAPTERS[library], {"model": model, **params}
     kind = _method_class(name)
     known = [field.name for field in fields(kind) if field.init]
     for given in params:
