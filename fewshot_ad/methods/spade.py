@@ -68,8 +68,9 @@ class SPADE(FeatureMethod):
         assert self.gallery_ is not None
         query = self.features(image)
         distance, rows = self._retrieve(query[-1], self.gallery_)
+        all_are_near = len(rows) == len(self.gallery_)
         maps = [
-            shared_matcher(one, many[rows])[0]
+            shared_matcher(one, many if all_are_near else many[rows])[0]  # known as it stands
             for one, many in zip(query, self.support_, strict=True)
         ]
         return Judgement(maps, distance if self.scored_by == "retrieval" else None)

@@ -40,6 +40,11 @@ class Blocks:
     rows: int = 4096
     pairs: int = 2**18
 
+    @staticmethod
+    def suited_to(channels: int) -> "Blocks":
+        """Smaller ones where the look at a product takes longer than the product itself."""
+        return Blocks() if channels >= WIDE else Blocks(queries=512, rows=2048)
+
 
 class ProductIndex:
     """A bank that is searched by products; equal rows are searched once.
@@ -61,11 +66,17 @@ class ProductIndex:
     ) -> None:
         first, self._which = distinct(bank)
         self._rows = bank if len(first) == len(bank) else bank[first]
-        self._blocks = blocks or Blocks()
+        self._blocks = blocks or Blocks.suited_to(bank.shape[1])
         self._squared = self._rows.square().sum(dim=1)
         check_finite(self._squared)
         wants_coarse = is_coarse_quick(bank) if coarse is None else coarse
         self._coarse = CoarseRows(self._rows) if wants_coarse else None
+
+    @property
+    def nbytes(self) -> int:
+        """What it holds."""
+        coarse = 0 if self._coarse is None else self._coarse.nbytes
+        return self._rows.nbytes + self._which.nbytes + self._squared.nbytes + coarse
 
     def search(
         self, queries: Float[Tensor, "q c"], k: int
@@ -110,8 +121,7 @@ class ProductIndex:
         farthest = known[:, -1:].square() - query_squared
         limit = torch.minimum(_kth_smallest(score, known.shape[1]), farthest)
         strays = _product_rounding(queries) * (2 * query_squared + limit)  # |b| <= |q| + |q - b|
-        asked, row = (score <= limit + strays).nonzero(as_tuple=True)
-        return asked, row
+        return _at_most(score, limit + strays)
 
 
 class CoarseRows:
@@ -139,6 +149,11 @@ class CoarseRows:
         self._share_lost = share
         self._is_sane = bool((longest > SCALES[0]) & (longest < SCALES[1]))
 
+    @property
+    def nbytes(self) -> int:
+        """What it holds."""
+        return self._rows.nbytes
+
     def propose(self, queries: Tensor, here: slice, known: Float[Tensor, "q k"]) -> Pairs | None:
         """Pairs (query, row) that may be among the k nearest; None if these are too many."""
         if not self._is_sane:
@@ -147,11 +162,8 @@ class CoarseRows:
         ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rounded.device)
         left = torch.cat([-rounded, _pieces(length.square() / 2), ones], dim=1)
         half = (left @ self._rows[here].T).view(torch.int16)  # |q - b|^2 / 2, ordered as integers
-        limit = self._limit(half, length[:, None], lost[:, None], known)
-        asked, row = divmod(np.flatnonzero((half <= limit).numpy()), half.shape[1])
-        if len(asked) > CROWDED * len(queries):
-            return None
-        return torch.from_numpy(asked), torch.from_numpy(row)
+        pairs = _at_most(half, self._limit(half, length[:, None], lost[:, None], known))
+        return None if len(pairs[0]) > CROWDED * len(queries) else pairs
 
     def _limit(
         self, half: Tensor, length: Tensor, lost: Tensor, known: Float[Tensor, "q k"]
@@ -237,6 +249,16 @@ def _kth_smallest(scores: Shaped[Tensor, "q n"], k: int) -> Shaped[Tensor, "q 1"
     if k == 1:
         return scores.amin(dim=1, keepdim=True)
     return scores.topk(min(k, scores.shape[1]), dim=1, largest=False).values[:, -1:]
+
+
+def _at_most(scores: Shaped[Tensor, "q n"], limit: Shaped[Tensor, "q 1"]) -> Pairs:
+    """Query and row of every score within the limit of its query, sorted by query and then row."""
+    if scores.device.type != "cpu":
+        asked, row = (scores <= limit).nonzero(as_tuple=True)
+        return asked, row
+    # NumPy finds a few among millions several times as quickly as torch does.
+    places, rows = divmod(np.flatnonzero(scores.numpy() <= limit.numpy()), scores.shape[1])
+    return torch.from_numpy(places), torch.from_numpy(rows)
 
 
 def _keep_nearest(

@@ -6,7 +6,9 @@ https://arxiv.org/abs/2410.20047, section 3.2).
 """
 
 import hashlib
-from collections import OrderedDict
+import weakref
+from collections import deque
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -17,16 +19,19 @@ from torch.nn import functional
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.products import Blocks, ProductIndex
+from fewshot_ad.parts.recent import Recent
 
 Metric = Literal["euclidean", "cosine"]
+Match = tuple[Float[Tensor, " q"], Int[Tensor, " q"]]
 
-QUERY_BLOCK, BANK_BLOCK, PAIR_BLOCK = Blocks.queries, Blocks.rows, Blocks.pairs
+BLOCKS: Blocks | None = None  # those that suit the bank
+SUPPORTS_KNOWN = 8  # tensors, one for each level, of support maps whose digests are remembered
 
 
 @torch.no_grad()
 def match(
     queries: Float[Tensor, "q c"], bank: Float[Tensor, "n c"], metric: Metric = "euclidean"
-) -> tuple[Float[Tensor, " q"], Int[Tensor, " q"]]:
+) -> Match:
     """Exact nearest bank row of every query, in float32; the first of equally near rows wins.
 
     The answer for a query depends on nothing but that query and the bank: see ``parts.products``.
@@ -44,10 +49,7 @@ def match(
     """
     if not len(bank):
         raise FewShotError("The bank of support features is empty: give at least one support image")
-    queries, bank = _prepare(queries, metric), _prepare(bank, metric)
-    index = ProductIndex(bank, Blocks(QUERY_BLOCK, BANK_BLOCK, PAIR_BLOCK))
-    distance, row = (found[:, 0] for found in index.search(queries, 1))
-    return (distance.square() / 2 if metric == "cosine" else distance), row
+    return _search(_prepare(queries, metric), _index(bank, metric), metric)
 
 
 def match_maps(
@@ -103,14 +105,15 @@ class NestedMatcher:
     A bank of N support images is searched as N small banks whose minima are kept in order: the very
     result of one search over the concatenated bank. Supports are nested, so 1, 2, 4 and 8 shots
     share one search, and so do seeds that have a support image in common. Pairs are known by the
-    digests of their features; the least recently used are forgotten once ``byte_limit`` is reached.
+    digests of their features; the least recently used are forgotten once ``byte_limit`` is reached,
+    and so are support images made ready for search, once these hold ``index_limit`` bytes.
     """
 
-    def __init__(self, byte_limit: int = 256 * 2**20) -> None:
-        self.byte_limit = byte_limit
+    def __init__(self, byte_limit: int = 256 * 2**20, index_limit: int = 128 * 2**20) -> None:
         self.searches = 0
-        self._bytes = 0
-        self._pairs: OrderedDict[tuple[bytes, bytes, str], tuple[Tensor, Tensor]] = OrderedDict()
+        self._pairs = Recent[Match](byte_limit, lambda found: found[0].nbytes + found[1].nbytes)
+        self._indices = Recent[ProductIndex](index_limit, lambda index: index.nbytes)
+        self._supports: deque[_KnownSupport] = deque(maxlen=SUPPORTS_KNOWN)
 
     @torch.no_grad()
     def __call__(
@@ -131,8 +134,7 @@ class NestedMatcher:
             raise FewShotError(
                 "The bank of support features is empty: give at least one support image"
             )
-        support = [(_digest(rows), rows) for rows in map(_image_rows, support_maps)]
-        nearest = [self._match_image(_image_rows(image), support, metric) for image in query_maps]
+        nearest = [self._match_image(image, support_maps, metric) for image in query_maps]
         size = query_maps.shape[2:]
         distance, index = (
             torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
@@ -140,29 +142,63 @@ class NestedMatcher:
         return distance, index
 
     def _match_image(
-        self, queries: Tensor, support: list[tuple[bytes, Tensor]], metric: Metric
-    ) -> tuple[Tensor, Tensor]:
-        digest = _digest(queries)
+        self,
+        image: Float[Tensor, "c h w"],
+        support_maps: Float[Tensor, "n c hs ws"],
+        metric: Metric,
+    ) -> Match:
+        queries = _image_rows(image)
+        digest, ready = _digest(queries), _prepare(queries, metric)
         distance = torch.full((len(queries),), torch.inf, device=queries.device)
         index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-        for number, (support_digest, rows) in enumerate(support):
-            key = (digest, support_digest, f"{metric} {queries.device}")
-            found = self._pairs.get(key) or self._remember(key, match(queries, rows, metric))
-            self._pairs.move_to_end(key)
-            _keep_closer(distance, index, *found, number * len(rows))
+        positions, how = support_maps[0, 0].numel(), f"{metric} {queries.device}"
+        for number, support_digest in enumerate(self._digests(support_maps)):
+            bank = (support_digest, how)
+            found = self._pairs.find((digest, bank))
+            if found is None:
+                found = self._search(ready, support_maps[number], bank, metric)
+                self._pairs.keep((digest, bank), found)
+            _keep_closer(distance, index, *found, number * positions)
         return distance, index
 
-    def _remember(
-        self, key: tuple[bytes, bytes, str], found: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def _search(
+        self, ready: Tensor, maps: Float[Tensor, "c hs ws"], bank: tuple[bytes, str], metric: Metric
+    ) -> Match:
+        """Search one support image, which is made ready for all the queries to come."""
         self.searches += 1
-        distance, index = found
-        self._pairs[key] = distance, index.int()
-        self._bytes += 2 * distance.nbytes
-        while self._bytes > self.byte_limit and len(self._pairs) > 1:
-            _, (forgotten, _) = self._pairs.popitem(last=False)
-            self._bytes -= 2 * forgotten.nbytes
-        return self._pairs[key]
+        index = self._indices.find(bank)
+        if index is None:
+            index = self._indices.keep(bank, _index(_image_rows(maps), metric))
+        distance, row = _search(ready, index, metric)
+        return distance, row.int()
+
+    def _digests(self, support_maps: Float[Tensor, "n c hs ws"]) -> list[bytes]:
+        """Of every image: those of a tensor seen lately are known while nobody has changed it."""
+        if support_maps.is_inference():  # nothing tells of changes
+            return [_digest(_image_rows(maps)) for maps in support_maps]
+        for known in self._supports:
+            if known.maps() is support_maps and known.version == support_maps._version:
+                return known.digests
+        digests = [_digest(_image_rows(maps)) for maps in support_maps]
+        known = _KnownSupport(weakref.ref(support_maps), support_maps._version, digests)
+        self._supports.append(known)
+        return digests
+
+
+@dataclass(frozen=True)
+class _KnownSupport:
+    maps: weakref.ref[Tensor]
+    version: int
+    digests: list[bytes]
+
+
+def _index(bank: Tensor, metric: Metric) -> ProductIndex:
+    return ProductIndex(_prepare(bank, metric), BLOCKS)
+
+
+def _search(ready: Tensor, index: ProductIndex, metric: Metric) -> Match:
+    distance, row = (found[:, 0] for found in index.search(ready, 1))
+    return (distance.square() / 2 if metric == "cosine" else distance), row
 
 
 def _prepare(rows: Tensor, metric: Metric) -> Tensor:

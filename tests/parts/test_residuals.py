@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts import residuals
+from fewshot_ad.parts.products import Blocks, ProductIndex
 from fewshot_ad.parts.residuals import NestedMatcher, match, match_distribution, residual, take
 
 
@@ -22,9 +23,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residuals, "QUERY_BLOCK", 7)
-    monkeypatch.setattr(residuals, "BANK_BLOCK", 11)
-    monkeypatch.setattr(residuals, "PAIR_BLOCK", 64)
+    monkeypatch.setattr(residuals, "BLOCKS", Blocks(queries=7, rows=11, pairs=64))
 
 
 def nearest_by_loop(query: Tensor, bank: Tensor, metric: str) -> tuple[float, int]:
@@ -206,3 +205,34 @@ def test_nested_matcher_does_not_hand_out_its_memory() -> None:
     distance.zero_()
     index.zero_()
     assert torch.equal(matcher(queries, support)[0], kept)
+
+
+def test_nested_matcher_makes_a_support_image_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(bank: Tensor, blocks: Blocks | None) -> ProductIndex:
+        made.append(len(bank))
+        return ProductIndex(bank, blocks)
+
+    monkeypatch.setattr(residuals, "ProductIndex", counted)
+    support, matcher = torch.rand(3, 2, 3, 3), NestedMatcher()
+    for _ in range(4):
+        matcher(torch.rand(2, 2, 3, 3), support)
+    assert matcher.searches == 4 * 2 * 3
+    assert made == [9] * 3
+    forgetful = NestedMatcher(index_limit=1)
+    forgetful(torch.rand(2, 2, 3, 3), support)
+    assert made == [9] * 9
+
+
+@pytest.mark.parametrize("is_frozen", [False, True])
+def test_nested_matcher_sees_that_a_support_was_changed(is_frozen: bool) -> None:
+    queries, matcher = torch.rand(1, 2, 3, 3), NestedMatcher()
+    with torch.inference_mode(is_frozen):
+        support = torch.rand(2, 2, 3, 3)
+        before, _ = matcher(queries, support)
+        support[1] = queries[0]
+        after, index = matcher(queries, support)
+    assert before.any()
+    assert not after.any()
+    assert (index >= 9).all()
