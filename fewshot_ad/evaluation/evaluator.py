@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
+from fewshot_ad.evaluation.defect_kinds import kind_metrics
 from fewshot_ad.evaluation.identity import cell_of, method_name, preset_of
 from fewshot_ad.evaluation.leaks import (
     KnownNames,
@@ -139,6 +140,8 @@ def _run(
     began = _now()
     metrics = _measure(prediction, query, f"{episode.dataset}/{episode.target_class}")
     metric_seconds = _now() - began
+    aligned = [*query.align(prediction.anomaly_map)] if episode.anomalous_support else []
+    kinds = kind_metrics(prediction.image_score.numpy(), aligned, query, episode.anomalous_support)
     _warn_of_empty(metrics, f"{episode.dataset}/{episode.target_class}")
     n_anomalous = int(query.is_anomalous.sum())
     row = ResultRow(
@@ -146,6 +149,7 @@ def _run(
         **metrics.values(),
         reasons=metrics.reasons,
         preset=preset_of(method),
+        kinds={name: dict(kind) for name, kind in kinds.items()},
         n_normal=len(query.samples) - n_anomalous,
         n_anomalous=n_anomalous,
         n_missing_masks=truth.n_missing,

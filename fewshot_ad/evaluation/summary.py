@@ -140,9 +140,14 @@ def _spread(rows: Sequence[ResultRow], name: str) -> Spread | None:
         values = [value for row in group if (value := row.metrics()[name]) is not None]
         if len(values) == n_classes:
             of_seeds.append(fmean(values))
-    if not of_seeds:
+    return spread_of(of_seeds)
+
+
+def spread_of(values: Sequence[float]) -> Spread | None:
+    """Mean and deviation of the values of some seeds; None of none."""
+    if not values:
         return None
-    return Spread(fmean(of_seeds), stdev(of_seeds) if len(of_seeds) > 1 else None, len(of_seeds))
+    return Spread(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 def _ranked(lines: Sequence[TableRow]) -> list[TableRow]:
