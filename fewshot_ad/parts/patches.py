@@ -33,3 +33,9 @@ def join_levels(levels: Levels) -> Float[Tensor, "b d h w"]:
         functional.interpolate(maps, size, mode="bilinear", align_corners=False) for maps in others
     ]
     return torch.cat([first, *resized], dim=1)
+
+
+def pool_levels(levels: Levels) -> Levels:
+    """All levels on the grid of the last: the mean over each of its cells."""
+    size = levels[-1].shape[-2], levels[-1].shape[-1]
+    return [functional.adaptive_avg_pool2d(maps, size) for maps in levels]
