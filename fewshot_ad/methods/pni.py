@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -177,11 +178,9 @@ class PNI(FeatureMethod):
                 f"the images have features on a grid of {list(maps.shape[2:])} and the support "
                 f"had {list(model.grid)}: PNI needs images of the size of the support"
             )
-        queries = to_vectors(maps)
-        distance = model.bank.nearest_permitted(queries, model.here)
+        permissions = [model.here]
         if model.surroundings is not None:
             logits = model.surroundings.logits(self._narrow(maps))
-            probability = (logits / self.temperature).softmax(dim=1)
-            by_neighbours = model.bank.nearest_permitted(queries, probability > model.rare)
-            distance = (distance + by_neighbours) / 2
-        return distance.view(model.grid)
+            permissions.append((logits / self.temperature).softmax(dim=1) > model.rare)
+        distances = model.bank.nearest_permitted(to_vectors(maps), *permissions)
+        return torch.stack(distances).mean(dim=0).view(model.grid)

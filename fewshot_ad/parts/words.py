@@ -36,24 +36,26 @@ class WordBank:
         return nearest(vectors, self.words)[1][:, 0]
 
     def nearest_permitted(
-        self, queries: Float[Tensor, "q c"], is_permitted: Bool[Tensor, "q w"]
-    ) -> Float[Tensor, " q"]:
+        self, queries: Float[Tensor, "q c"], *permissions: Bool[Tensor, "q w"]
+    ) -> list[Float[Tensor, " q"]]:
         """Distance of every query to the nearest row of a word that is permitted to it.
 
         Args:
             queries: of one image; blocks are cut here, so that an image is judged alike alone.
-            is_permitted: one word at least for every query.
+            permissions: which words are permitted, one at least for every query; all are answered
+                from one product of queries and rows.
         """
-        squared = self.rows.square().sum(dim=1)
-        found = []
-        pairs = zip(
-            queries.split(QUERIES_AT_ONCE), is_permitted.split(QUERIES_AT_ONCE), strict=True
-        )
-        for block, permitted in pairs:
-            score = torch.addmm(squared, block, self.rows.T, alpha=-2)  # |q - b|^2 - |q|^2
-            score = score.masked_fill(~permitted[:, self.word_of_row], torch.inf)
-            found.append(block - self.rows[score.argmin(dim=1)])
-        return torch.linalg.vector_norm(torch.cat(found), dim=1)
+        squared = self.rows.square().sum(dim=1, keepdim=True)
+        forbidden = [(~each).T.contiguous() for each in permissions]
+        found: list[list[Tensor]] = [[] for _ in permissions]
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            here = slice(start, start + QUERIES_AT_ONCE)
+            score = torch.addmm(squared, self.rows, queries[here].T, alpha=-2)  # |q-b|^2 - |q|^2
+            for words, rows in zip(forbidden, found, strict=True):
+                is_out = words[:, here].index_select(0, self.word_of_row)
+                rows.append(score.masked_fill(is_out, torch.inf).min(dim=0).indices)
+        nearest_rows = (self.rows[torch.cat(each)] for each in found)
+        return [torch.linalg.vector_norm(queries - near, dim=1) for near in nearest_rows]
 
 
 def sort_into_words(rows: Float[Tensor, "n c"], words: int, seed: int) -> WordBank:

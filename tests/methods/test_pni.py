@@ -84,8 +84,9 @@ def test_with_enough_images_the_neighbours_have_a_say(images: Tensor) -> None:
     logits = both.model_.surroundings.logits(both._narrow(patches))
     permitted = (logits / 2).softmax(dim=1) > 0.5 / 4
     rows = patches[0].flatten(1).T.contiguous()
-    by_neighbours = both.model_.bank.nearest_permitted(rows, permitted).view(1, 1, 6, 6)
-    large = functional.interpolate(by_neighbours, (48, 48), mode="bilinear")[:, 0]
+    (by_neighbours,) = both.model_.bank.nearest_permitted(rows, permitted)
+    grid = by_neighbours.view(1, 1, 6, 6)
+    large = functional.interpolate(grid, (48, 48), mode="bilinear")[:, 0]
     expected = (alone.predict(query).anomaly_map + large) / 2
     torch.testing.assert_close(both.predict(query).anomaly_map, expected)
 

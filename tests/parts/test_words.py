@@ -38,7 +38,7 @@ def test_only_rows_of_permitted_words_are_near(rows: Tensor) -> None:
     queries = torch.randn(300, 6, generator=generator)
     is_permitted = torch.rand(300, 10, generator=generator) > 0.7
     is_permitted[:, 4] = True
-    found = bank.nearest_permitted(queries, is_permitted)
+    (found,) = bank.nearest_permitted(queries, is_permitted)
     for query, permitted, distance in zip(queries, is_permitted, found, strict=True):
         gaps = [
             float((row - query).norm())
@@ -51,7 +51,19 @@ def test_only_rows_of_permitted_words_are_near(rows: Tensor) -> None:
 def test_a_row_is_at_distance_zero_of_itself(rows: Tensor) -> None:
     bank = sort_into_words(rows, 10, seed=0)
     everything = torch.ones(90, 10, dtype=torch.bool)
-    assert not bank.nearest_permitted(rows, everything).any()
+    (found,) = bank.nearest_permitted(rows, everything)
+    assert not found.any()
+
+
+def test_several_permissions_are_answered_as_one_by_one(rows: Tensor) -> None:
+    bank = sort_into_words(rows, 10, seed=0)
+    permissions = [torch.ones(90, 10, dtype=torch.bool), torch.eye(10, dtype=torch.bool)[:9]]
+    permissions[1] = permissions[1].repeat_interleave(10, dim=0)
+    together = bank.nearest_permitted(rows, *permissions)
+    assert (together[0] <= together[1]).all()
+    assert (together[0] < together[1]).any()
+    for found, each in zip(together, permissions, strict=True):
+        assert torch.equal(found, bank.nearest_permitted(rows, each)[0])
 
 
 def test_shares_are_counted_in_squares_that_end_at_the_border() -> None:
