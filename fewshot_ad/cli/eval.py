@@ -16,6 +16,7 @@ from fewshot_ad.cli.running import (
     check_checkpoint,
     check_shots,
     check_writable,
+    choose_known,
     warn_of_ignored_anomalies,
 )
 from fewshot_ad.cli.screen import Screen
@@ -30,7 +31,7 @@ from fewshot_ad.cli.settings import (
 )
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes import Manifest, episodes, leak_warning, load_manifest
-from fewshot_ad.evaluation.known import LIMIT, KnownImages, known_images, parse_known
+from fewshot_ad.evaluation.known import LIMIT
 
 app = typer.Typer()
 
@@ -155,7 +156,7 @@ def eval_command(
         dataset=source,
         out=out,
         eval_size=parse_eval_size(eval_size),
-        choose_known=partial(_known_images, known, source, known_limit, len(classes) > 1),
+        choose_known=partial(choose_known, known, source, known_limit, len(classes) > 1),
         checkpoint=checkpoint,
         draws_overlays=not no_overlays,
         screen=screen,
@@ -165,16 +166,6 @@ def eval_command(
     screen.show([row for one, of_class in pairs for row in run.rows(one, of_class)])
     pictures = "" if no_overlays else f", pictures: {run.overlays}/"
     screen.say(f"rows: {run.results}{pictures}")
-
-
-def _known_images(
-    spec: str | None, source: Dataset, limit: int, leave_out: bool, target_class: str
-) -> KnownImages:
-    """The classes that ``--known`` names, or all of the target's dataset, less the target."""
-    target = (source.name, target_class)
-    if spec is None:
-        return known_images([(source, source.classes)], exclude=target, limit=limit)
-    return parse_known(spec, exclude=target, leave_out=leave_out, limit=limit)
 
 
 def _manifest(name: str | None, classes: Sequence[str]) -> Manifest | None:

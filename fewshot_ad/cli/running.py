@@ -14,7 +14,7 @@ from fewshot_ad.evaluation.checkpoints import load_checkpoint, trained
 from fewshot_ad.evaluation.evaluator import Outcome, evaluate
 from fewshot_ad.evaluation.exhaustion import saying_what_to_lower
 from fewshot_ad.evaluation.identity import cell_of, method_name
-from fewshot_ad.evaluation.known import KnownImages
+from fewshot_ad.evaluation.known import KnownImages, known_images, parse_known
 from fewshot_ad.evaluation.leaks import KnownNames, check_leaks, image_digests
 from fewshot_ad.evaluation.results import ResultRow, append, load, row_key
 from fewshot_ad.images import EvalSize, write_image
@@ -152,6 +152,16 @@ def _recorded(method: MetaTrained) -> KnownNames:
             "set 'known_' to the names and digests of the known classes"
         )
     return known
+
+
+def choose_known(
+    spec: str | None, source: Dataset, limit: int, leave_out: bool, target_class: str
+) -> KnownImages:
+    """The classes that ``--known`` names, or all of the target's dataset, less the target."""
+    target = (source.name, target_class)
+    if spec is None:
+        return known_images([(source, source.classes)], exclude=target, limit=limit)
+    return parse_known(spec, exclude=target, leave_out=leave_out, limit=limit)
 
 
 def check_shots(methods: Iterable[Method], trials: Iterable[Episode]) -> None:
