@@ -1,0 +1,194 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter, uniform_filter
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.episodes.drawing import draw
+from fewshot_ad.evaluation.reading import read_images, read_labelled
+from fewshot_ad.methods import simplenet
+from fewshot_ad.methods.simplenet import SimpleNet, hinge_loss
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.support_training import train_on_support
+
+
+def small(**changes) -> SimpleNet:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=32),
+        "hidden": 16,
+        "steps": 5,
+    }
+    return SimpleNet(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+
+
+def standardised(support: Tensor, images: Tensor) -> Tensor:
+    """[b c h w] of images: each level averaged over 3x3, joined, standardised over the support."""
+    extract = load_features("random:tiny", (2, 3), device="cpu")
+    levels = []
+    for maps in extract(torch.cat([support, images])):
+        inside = uniform_filter(
+            maps.double().numpy(), size=(1, 1, 3, 3), mode="constant"
+        ) / uniform_filter(np.ones(maps.shape), size=(1, 1, 3, 3), mode="constant")
+        levels.append(torch.from_numpy(inside))
+    second = functional.interpolate(levels[1], levels[0].shape[2:], mode="bilinear")
+    joined = torch.cat([levels[0], second], dim=1)
+    known = joined[: len(support)].transpose(0, 1).flatten(1)
+    mean, deviation = known.mean(dim=1), known.std(dim=1, correction=0)
+    deviation = deviation.clamp(min=float(0.3 * deviation.square().mean().sqrt()))
+    return (joined[len(support) :] - mean.view(-1, 1, 1)) / deviation.view(-1, 1, 1)
+
+
+def test_the_map_is_what_the_discriminator_says_against_normal(images: Tensor) -> None:
+    method = small(blur=1.5).fit(Support("noise", images[:2]))
+    found = method.predict(images[2:])
+    assert method.network_ is not None
+    network = method.network_.double()
+    for patches, ours in zip(standardised(images[:2], images[2:]), found.anomaly_map, strict=True):
+        grid = torch.zeros(patches.shape[1:], dtype=torch.float64)
+        for row in range(grid.shape[0]):
+            for column in range(grid.shape[1]):
+                grid[row, column] = -network(patches[None, :, row, column])[0]
+        large = functional.interpolate(grid[None, None], (32, 32), mode="bilinear")[0, 0]
+        expected = gaussian_filter(large.numpy(), 1.5)
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-3, atol=1e-4)
+    assert torch.equal(found.image_score, found.anomaly_map.amax(dim=(1, 2)))
+
+
+def test_the_loss_of_a_step_by_hand(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def one_step(network, loss, count, budget, label) -> None:
+        assert count == 2 * 4 * 4
+        rows = torch.arange(count)
+        before = loss(rows, torch.Generator().manual_seed(3))
+        noise = 0.7 * torch.randn(count, 256, generator=torch.Generator().manual_seed(3))
+        patches = standardised(images[:2], images[:2]).permute(0, 2, 3, 1).flatten(0, 2)
+        network.double().train()
+        logits = network(torch.cat([patches, patches + noise]))  # the adapter is the identity
+        normal, noisy = logits[:count].tolist(), logits[count:].tolist()
+        pairs = zip(normal, noisy, strict=True)
+        by_hand = [max(0, 0.4 - one) + max(0, 0.4 + two) for one, two in pairs]
+        found.append((before.item(), float(np.mean(by_hand))))
+        network.float()
+
+    monkeypatch.setattr(simplenet, "train_on_support", one_step)
+    small(noise=0.7, margin=0.4).fit(Support("noise", images[:2]))
+    assert found[0][0] == pytest.approx(found[0][1], rel=1e-4)
+
+
+def test_the_hinge_leaves_alone_what_is_right_enough() -> None:
+    normal, noisy = torch.tensor([0.6, 0.1]), torch.tensor([-2.0, 0.5])
+    assert float(hinge_loss(normal, noisy, 0.5)) == pytest.approx(0.2 + 0.5)
+
+
+def test_training_tells_noise_from_the_support(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = []
+
+    def watched(network, loss, *rest) -> None:
+        def noted(rows, generator):
+            found = loss(rows, generator)
+            losses.append(found.item())
+            return found
+
+        train_on_support(network, noted, *rest)
+
+    monkeypatch.setattr(simplenet, "train_on_support", watched)
+    small(steps=60, noise=1.0, learning_rate=1e-3).fit(Support("noise", images))
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def plates(count: int, seed: int) -> Tensor:
+    return 0.2 * torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shots", [1, 4])
+def test_a_painted_square_lights_up(shots: int) -> None:
+    method = small(backbone="tiny", preprocess=Preprocess(size=64), hidden=64, steps=60)
+    query = plates(3, seed=2)
+    query[2, :, 24:40, 8:24] += 2
+    found = method.fit(Support("plate", plates(shots, seed=1))).predict(query)
+    assert found.image_score[2] > found.image_score[:2].max()
+    here, far_away = found.anomaly_map[2, 24:40, 8:24], found.anomaly_map[2, :, 48:]
+    assert here.mean() > 1.5 * far_away.mean()  # features of 64 px see all of the image
+
+
+def test_other_images_in_the_batch_change_no_bit(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    alone = method.predict(images[1:2])
+    beside = method.predict(torch.cat([images[1:2], 50 * images[2:]]))
+    assert torch.equal(alone.anomaly_map[0], beside.anomaly_map[0])
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("noise", images[:1])
+    scores = [small(seed=s).fit(support).predict(images).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_one_position_is_enough() -> None:
+    images = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(8))
+    method = small(preprocess=Preprocess(size=8), levels=(3,)).fit(Support("dot", images))
+    assert method.predict(images).image_score.isfinite().all()
+
+
+def test_constant_images_divide_nothing_by_zero() -> None:
+    dark = torch.zeros(2, 3, 32, 32)
+    found = small().fit(Support("dark", dark)).predict(torch.cat([dark, dark + 1]))
+    assert found.image_score.isfinite().all()
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("noise", images))
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small().fit(Support("noise", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"neighbourhood": 2}, "neighbourhood is 2: expected an odd number"),
+        ({"hidden": 0}, "hidden is 0: expected 1 or more"),
+        ({"noise": 0.0}, "noise is 0.0: expected more than 0"),
+        ({"margin": -1.0}, "margin is -1.0: expected more than 0"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"vectors_per_step": 0}, "vectors_per_step is 0: expected 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0: expected 0 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**SimpleNet.PAPER).params()["hidden"] == 1024
+
+
+@pytest.mark.slow
+def test_an_easy_class_is_learned() -> None:
+    method, dataset = SimpleNet(device="cpu"), load_dataset("synthetic")
+    shown = read_images(dataset, draw(dataset, "capsule", 0, 16), method.preprocess)
+    judged = read_labelled(dataset, dataset.test("capsule"), method.preprocess)
+    found = method.fit(Support("capsule", shown)).predict(judged.images)
+    assert roc_auc_score(judged.is_anomalous, found.image_score) > 0.8
