@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts.backbones import RANDOM_PREFIX, Backbone, load_backbone
+from fewshot_ad.parts.backbones import RANDOM_PREFIX, RANDOM_SEED, Backbone, load_backbone
 from fewshot_ad.parts.calibration import altered_copies
 from fewshot_ad.parts.precision import split_precision
 from fewshot_ad.parts.seeding import seeded_weights
@@ -148,7 +148,7 @@ class RedrawnCopy(nn.Module):
             )
         backbone = load_backbone(RANDOM_PREFIX + architecture, levels=levels)
         self.network, self.maps = backbone.network.requires_grad_(requires_grad=True), backbone.maps
-        with seeded_weights(seed):
+        with seeded_weights(seed + RANDOM_SEED + 1):  # or a random backbone would be its own copy
             for module in self.network.modules():
                 if isinstance(reset := getattr(module, "reset_parameters", None), Callable):
                     reset()
