@@ -114,6 +114,10 @@ def eval_command(
     no_overlays: Annotated[
         bool, typer.Option("--no-overlays", help="Draw no pictures of examples.")
     ] = False,
+    boxes: Annotated[
+        bool,
+        typer.Option("--boxes", help="Judge boxes around what stands out in the maps, besides."),
+    ] = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate methods on episodes of unseen classes: a table, result rows, overlays.
@@ -159,6 +163,7 @@ def eval_command(
         choose_known=partial(choose_known, known, source, known_limit, len(classes) > 1),
         checkpoint=checkpoint,
         draws_overlays=not no_overlays,
+        boxes=boxes,
         screen=screen,
     )
     screen.say(_first_line(source, methods))

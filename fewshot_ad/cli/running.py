@@ -31,6 +31,7 @@ class Run:
         out: folder of the results file and the overlays.
         choose_known: the known classes of meta-training for a target class.
         checkpoint: a file to load in place of meta-training.
+        boxes: whether to judge boxes too; rows without are computed again.
         draws_overlays: whether to paint a sheet of examples for the first seed.
     """
 
@@ -41,6 +42,7 @@ class Run:
     checkpoint: Path | None
     draws_overlays: bool
     screen: Screen
+    boxes: bool = False
     _stored: dict[str, ResultRow] = field(default_factory=dict[str, ResultRow])
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class Run:
         target_class = trials[0].target_class
         method, known = self._with_known(method, target_class)
         keys = [self._key(method, episode, known) for episode in trials]
-        missing = [e for e, key in zip(trials, keys, strict=True) if key not in self._stored]
+        missing = [e for e, key in zip(trials, keys, strict=True) if not self._is_done(key)]
         if len(missing) < len(trials):
             self.screen.say(
                 f"{method_name(method)} on {target_class}: {len(trials) - len(missing)} of "
@@ -77,6 +79,12 @@ class Run:
             self._check_leaks(missing, known)
             self._compute(self._ready(method, known, target_class), missing, known)
         return [self._stored[key] for key in keys]
+
+    def _is_done(self, key: str) -> bool:
+        row = self._stored.get(key)
+        return row is not None and (
+            not self.boxes or row.box_ap is not None or row.n_missing_masks > 0
+        )
 
     def _with_known(self, method: Method, target_class: str) -> tuple[Method, KnownNames | None]:
         """The method, from its checkpoint where one is given, and what it has seen or will see."""
@@ -121,6 +129,7 @@ class Run:
                 trials,
                 eval_size=self.eval_size,
                 known=known,
+                boxes=self.boxes,
                 on_image=lambda *_: bar.advance(),
             ):
                 append(self.results, outcome.row)

@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from fewshot_ad.evaluation.results import ResultRow
-from fewshot_ad.report.kinds import kind_lines
+from fewshot_ad.report.extra_lines import box_lines, kind_lines
 from fewshot_ad.report.table import empty_metrics, terminal_tables
 
 LOG_WIDTH = 160
@@ -67,7 +67,7 @@ class Screen:
             sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
             return
         self.show_tables(terminal_tables(rows))
-        for line in (*kind_lines(rows), *empty_metrics(rows)):
+        for line in (*kind_lines(rows), *box_lines(rows), *empty_metrics(rows)):
             self._out.print(line, soft_wrap=True, markup=False)
 
 

@@ -105,11 +105,11 @@ def _cells(
     study: Study, targets: list[tuple[str, list[str]]], weights_dir: Path | None, device: str
 ) -> Iterator[Cell]:
     """Class by class, so that all methods find the features of one class in memory."""
-    methods = [(entry, _configured(entry, weights_dir, device)) for entry in study.methods]
+    methods = [_configured(entry, weights_dir, device) for entry in study.methods]
     for spec, names in targets:
         dataset = load_dataset(spec)
         for target_class in parse_target_classes(names, dataset):
-            for entry, method in methods:
+            for method in methods:
                 shown = study.anomalous_shots if method.track == "supervised" else 0
                 trials = list(
                     episodes(

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
+from fewshot_ad.evaluation.boxes import box_ap
 from fewshot_ad.evaluation.defect_kinds import kind_metrics
 from fewshot_ad.evaluation.identity import cell_of, method_name, preset_of
 from fewshot_ad.evaluation.leaks import (
@@ -53,6 +54,7 @@ def evaluate(
     extra: Mapping[str, Any] | None = None,
     on_image: OnImage | None = None,
     skip: Container[str] = (),
+    boxes: bool = False,
 ) -> Iterator[Outcome]:
     """Run the episodes one after another; query images and truth are read once per class.
 
@@ -68,6 +70,7 @@ def evaluate(
         extra: labels of the caller for the row.
         on_image: told of every judged image: sample, image score, anomaly map.
         skip: row keys of finished cells, which are left out.
+        boxes: whether to judge boxes too, see ``boxes.box_average_precision``.
 
     Raises:
         FewShotError: too few shots for the method, a leak (see ``check_leaks``), an unreadable
@@ -90,7 +93,13 @@ def evaluate(
         )
         if row_key(cell) not in skip:
             _check_content(dataset, episode, query, known)
-            yield _run(method, dataset, episode, query, cell, batch_size, on_image)
+            outcome = _run(method, dataset, episode, query, cell, batch_size, on_image)
+            yield _with_boxes(outcome, query) if boxes else outcome
+
+
+def _with_boxes(outcome: Outcome, query: Query) -> Outcome:
+    found = box_ap(query.align(outcome.prediction.anomaly_map), query.boxes)
+    return replace(outcome, row=replace(outcome.row, box_ap=found))
 
 
 def _check_fits(method: Method, dataset: Dataset, episode: Episode) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, stack
 from fewshot_ad.api import Dataset, Preprocess, Sample
 from fewshot_ad.episodes import digest_samples
 from fewshot_ad.evaluation.aupro import PreparedTruth, prepare_truth
+from fewshot_ad.evaluation.boxes import Box, mask_boxes
 from fewshot_ad.evaluation.leaks import image_digests
 from fewshot_ad.evaluation.reading import batched, read_ahead, read_prepared
 from fewshot_ad.images import EvalSize, align_map, align_mask
@@ -68,6 +69,13 @@ class Query:
         for one, size in zip(maps.numpy(), self._truth_and_sizes[1], strict=True):
             is_judged = size is not None
             yield align_map(one, self._preprocess, size, self._eval_size) if is_judged else one
+
+    @cached_property
+    def boxes(self) -> list[list[Box]] | None:
+        """A box around every defect of every image; None where a mask is missing."""
+        masks = [*self.masks()]
+        known = [mask for mask in masks if mask is not None]
+        return [mask_boxes(mask) for mask in known] if len(known) == len(masks) else None
 
     def masks(self) -> Iterator[Bool[np.ndarray, "_ _"] | None]:
         """The masks in the same frame, one after another, for truth that is too much at once."""

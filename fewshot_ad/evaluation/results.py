@@ -64,6 +64,7 @@ class ResultRow(Cell):
         preset: ``quick`` at our settings, ``paper`` at those of ``--paper``, ``own`` at others;
             empty where the paper's are the defaults.
         kinds: metrics by kind of defect, see ``defect_kinds.kind_metrics``.
+        box_ap: average precision of boxes, where these were asked for; see ``boxes``.
         n_missing_masks: anomalous query images without ground truth.
         predict_seconds_per_image: without reading; the first episode of a class pays the backbone,
             later ones find its features in the cache.
@@ -81,6 +82,7 @@ class ResultRow(Cell):
     aupro: float | None = None
     reasons: dict[str, str] = field(default_factory=dict[str, str])
     preset: str = ""
+    box_ap: float | None = None
     kinds: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     n_normal: int
     n_anomalous: int

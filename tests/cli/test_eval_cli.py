@@ -148,3 +148,24 @@ def test_an_interrupt_keeps_what_is_finished(cli, tmp_path, rows_of, monkeypatch
     monkeypatch.undo()
     assert "1 of 2 episodes" in cli(*arguments).stdout
     assert [row["seed"] for row in rows_of()] == [0, 1]
+
+
+def test_boxes_are_judged_when_asked_for_and_only_then(cli, tmp_path, rows_of):
+    arguments = ("eval", *NEAREST, "--target-class", "screw", "--out", tmp_path / "out")
+    assert "boxes AP" not in cli(*arguments).stdout
+    result = cli(*arguments, "--boxes")
+    assert "synthetic/screw, strangers:NearestEdges, 4 shots: boxes AP at an" in result.stdout
+    plain, boxed = rows_of()[:2], rows_of()[2:]
+    assert [row["box_ap"] for row in plain] == [None, None]
+    assert all(0 <= row["box_ap"] <= 1 for row in boxed)
+    assert [row["i_auroc"] for row in plain] == [row["i_auroc"] for row in boxed]
+    assert "2 of 2 episodes" in cli(*arguments, "--boxes").stdout
+
+
+def test_kinds_of_defects_are_told_apart(cli):
+    result = cli("kinds", "--target-class", "screw", "--per-kind", 3, "--seeds", 2, "--size", 64)
+    assert "balanced accuracy" in result.stdout
+    assert "a guess has 33.3" in result.stdout
+    few = cli("kinds", "--target-class", "screw", "--per-kind", 99)
+    assert few.exit_code == 2
+    assert "give a smaller --per-kind" in few.stderr

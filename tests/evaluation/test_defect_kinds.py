@@ -9,7 +9,7 @@ from fewshot_ad.episodes import episodes
 from fewshot_ad.evaluation.defect_kinds import SEEN, UNNAMED, UNSEEN, groups_of_kinds
 from fewshot_ad.evaluation.evaluator import evaluate
 from fewshot_ad.evaluation.results import append, load
-from fewshot_ad.report.kinds import kind_lines
+from fewshot_ad.report.extra_lines import kind_lines
 
 
 class Kinds(Painted):

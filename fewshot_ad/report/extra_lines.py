@@ -1,8 +1,9 @@
-"""How kinds of defects are found: those that a method was shown apart from those it was not."""
+"""Lines below the tables: defects by kind, shown or not shown to the method, and boxes."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from fewshot_ad.evaluation.boxes import IOU
 from fewshot_ad.evaluation.defect_kinds import SEEN, UNSEEN
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.evaluation.summary import spread_of
@@ -19,6 +20,19 @@ def kind_lines(rows: Iterable[ResultRow]) -> list[str]:
     return [
         f"{', '.join(cell)}: {_group(of_cell, SEEN)}; {_group(of_cell, UNSEEN)}"
         for cell, of_cell in cells.items()
+    ]
+
+
+def box_lines(rows: Iterable[ResultRow]) -> list[str]:
+    """A line for every class, method and number of shots whose boxes were judged."""
+    cells: defaultdict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if row.box_ap is not None:
+            cell = f"{row.dataset}/{row.target_class}, {row.method}, {row.shots} shots"
+            cells[cell].append(row.box_ap)
+    return [
+        f"{cell}: boxes AP at an overlap of {IOU:g}: {percent(spread_of(values))}"
+        for cell, values in cells.items()
     ]
 
 
