@@ -64,10 +64,26 @@ class UNet(nn.Module):
         return self.head(maps)
 
 
+def group_normalised(network: nn.Module) -> nn.Module:
+    """A network, in place, whose norms of batches have become norms of groups of channels.
+
+    Its weights stay; running means, which few steps do not settle, are gone.
+    """
+    for name, part in list(network.named_modules()):
+        if isinstance(part, nn.BatchNorm2d):
+            owner, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(owner), attribute, _norm(part.num_features))
+    return network
+
+
 def _block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*_layer(inputs, outputs), *_layer(outputs, outputs))
 
 
 def _layer(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
-    groups = next(n for n in range(MOST_GROUPS, 0, -1) if outputs % n == 0)
-    return nn.Conv2d(inputs, outputs, 3, padding=1), nn.GroupNorm(groups, outputs), nn.ReLU()
+    return nn.Conv2d(inputs, outputs, 3, padding=1), _norm(outputs), nn.ReLU()
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    groups = next(n for n in range(MOST_GROUPS, 0, -1) if channels % n == 0)
+    return nn.GroupNorm(groups, channels)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot_ad.parts.unet import UNet
+from fewshot_ad.parts.unet import UNet, group_normalised
 
 
 @pytest.mark.parametrize("skips", [True, False])
@@ -38,3 +38,14 @@ def test_weights_hang_on_the_seed() -> None:
     one, same, other = (UNet(3, 1, width=4, seed=seed).head.weight for seed in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_no_norm_of_batches_is_left_and_weights_stay() -> None:
+    inner = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6))
+    network = nn.Sequential(inner, nn.BatchNorm2d(6), nn.ReLU())
+    kept = inner[0]
+    assert group_normalised(network) is network
+    assert [type(part).__name__ for part in network.modules()].count("GroupNorm") == 2
+    assert inner[0] is kept
+    images = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(network(images)[:1], network(images[:1]))
