@@ -1,7 +1,8 @@
 """Rebuilding frozen levels up to their length: what decoders share that are judged by cosines.
 
 Levels are joined to tokens of one width; blocks of a decoder pass the tokens on, and each level is
-rebuilt from the mean of its share of the blocks, the deepest level from the first ones.
+rebuilt from the mean of its share of the blocks, the deepest level from the first ones. Before it
+has learned anything, a decoder rebuilds the mean feature of the support everywhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,6 @@ from torch.nn import functional
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
 from fewshot_ad.parts.patches import pool_levels
-from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.token_blocks import Grid, Tokens, to_maps, to_tokens
 
 Levels = Sequence[Float[Tensor, "b _ _ _"]]
@@ -23,15 +23,15 @@ Weigh = Callable[[Distances], Distances]
 
 
 def check_blocks(blocks: int, levels: Sequence[int]) -> None:
-    """Refuse blocks of which levels cannot have equal shares.
+    """Refuse fewer blocks than levels.
 
     Raises:
         FewShotError: names both numbers.
     """
-    if blocks < 1 or blocks % len(levels):
+    if blocks < len(levels):
         raise FewShotError(
-            f"blocks is {blocks} and there are {len(levels)} levels: expected a multiple, so that "
-            "every level has as many blocks"
+            f"blocks is {blocks} and there are {len(levels)} levels: expected as many blocks or "
+            "more, since every level is rebuilt from some of its own"
         )
 
 
@@ -39,25 +39,29 @@ class LevelRebuilder(nn.Module):
     """What of a decoder does not depend on its blocks.
 
     Args:
-        support: levels of the support, which give channels and scale.
+        support: levels of the support, which give channels, scale and mean.
         width: of the tokens.
         frozen: levels are joined by a fixed random projection that keeps angles, as far as the
             width allows; else by one that learns.
     """
 
+    scales: Tensor
+
     def __init__(self, support: Levels, width: int, frozen: bool = False) -> None:
         super().__init__()
-        self.scales = nn.ModuleList(Standardiser(maps) for maps in support)
+        self.register_buffer("scales", torch.stack([_usual_value(maps) for maps in support]))
         channels = [maps.shape[1] for maps in support]
         self.join = nn.Linear(sum(channels), width, bias=False)
         nn.init.orthogonal_(self.join.weight)
         self.join.requires_grad_(requires_grad=not frozen)
-        self.heads = nn.ModuleList(nn.Linear(width, count) for count in channels)
+        self.heads = nn.ModuleList(
+            _head(width, maps.mean(dim=(0, 2, 3))) for maps in self.targets(support)
+        )
 
     def targets(self, levels: Levels) -> list[Tensor]:
-        """Standardised levels on the grid of the coarsest: what is rebuilt."""
-        scaled = [scale(maps) for scale, maps in zip(self.scales, levels, strict=True)]
-        return pool_levels(scaled)
+        """Levels on the grid of the coarsest, of usual value 1 on the support: what is rebuilt."""
+        pairs = zip(levels, self.scales, strict=True)
+        return pool_levels([maps / scale for maps, scale in pairs])
 
     def tokens(self, targets: Levels) -> Tokens:
         """All levels of a position in one token."""
@@ -65,12 +69,9 @@ class LevelRebuilder(nn.Module):
 
     def rebuilt(self, outputs: Sequence[Tokens], grid: Grid) -> list[Tensor]:
         """Levels from the outputs of all blocks of a decoder, first to last."""
-        share = len(outputs) // len(self.heads)
-        levels = []
-        for number, head in enumerate(reversed(self.heads)):
-            group = torch.stack(list(outputs[number * share : (number + 1) * share])).mean(dim=0)
-            levels.append(to_maps(head(group), grid))
-        return levels[::-1]
+        shares = torch.stack(list(outputs)).tensor_split(len(self.heads))
+        pairs = zip(shares, reversed(self.heads), strict=True)
+        return [to_maps(head(share.mean(dim=0)), grid) for share, head in pairs][::-1]
 
 
 def cosine_distances(targets: Levels, rebuilt: Levels) -> list[Distances]:
@@ -112,3 +113,18 @@ def top_share_score(
     """
     finished = gaussian_blur(fuse(maps, size), blur)
     return image_score(finished, max(1, round(share * size[0] * size[1])))[0]
+
+
+def _usual_value(maps: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+    """Root of the mean square of the channels; 1 for features that are all 0."""
+    value = maps.square().mean().sqrt()
+    return torch.where(value > 0, value, 1.0)
+
+
+def _head(width: int, mean: Float[Tensor, " c"]) -> nn.Linear:
+    """Tokens to the channels of a level; to their mean, before it has learned."""
+    head = nn.Linear(width, len(mean))
+    nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(mean)
+    return head

@@ -12,8 +12,6 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_ad.parts.feature_cache import FeatureCache
-from fewshot_ad.parts.patches import pool_levels
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support_training import Loss
@@ -123,11 +121,6 @@ class FeatureRebuilder(nn.Module):
             else:
                 tokens = layer(tokens, [tokens, encoded], position, mask)
         return tokens
-
-
-def joined_features(features: FeatureCache, images: Float[Tensor, "b 3 h w"]) -> Maps:
-    """Features of all levels, joined on the grid of the coarsest."""
-    return torch.cat(pool_levels(features(images)), dim=1)
 
 
 class _Layer(nn.Module):

@@ -39,3 +39,8 @@ def pool_levels(levels: Levels) -> Levels:
     """All levels on the grid of the last: the mean over each of its cells."""
     size = levels[-1].shape[-2], levels[-1].shape[-1]
     return [functional.adaptive_avg_pool2d(maps, size) for maps in levels]
+
+
+def join_coarsely(levels: Levels) -> Float[Tensor, "b d h w"]:
+    """All levels on the grid of the last, one below the other."""
+    return torch.cat(pool_levels(levels), dim=1)

@@ -23,16 +23,26 @@ def levels() -> list[Tensor]:
     return [noise(2, 3, 4, 4), 5 * noise(2, 6, 2, 2, seed=1)]
 
 
-def test_targets_are_standardised_levels_on_the_coarsest_grid(levels: list[Tensor]) -> None:
+def test_targets_are_levels_of_usual_value_1_on_the_coarsest_grid(levels: list[Tensor]) -> None:
     targets = LevelRebuilder(levels, 8).targets(levels)
-    first = levels[0]
-    scaled = (first - first.mean(dim=(0, 2, 3), keepdim=True)) / first.std(
-        dim=(0, 2, 3), correction=0, keepdim=True
-    )
     assert targets[0].shape == (2, 3, 2, 2)
-    assert float(targets[0][1, 2, 0, 1]) == pytest.approx(
-        float(scaled[1, 2, :2, 2:].mean()), abs=1e-5
-    )
+    usual = math.sqrt(sum(value**2 for value in levels[0].flatten().tolist()) / 96)
+    cell = levels[0][1, 2, :2, 2:].flatten().tolist()
+    assert float(targets[0][1, 2, 0, 1]) == pytest.approx(sum(cell) / 4 / usual, abs=1e-5)
+
+
+def test_before_it_has_learned_the_mean_of_the_support_is_rebuilt(levels: list[Tensor]) -> None:
+    rebuilder = LevelRebuilder(levels, 8)
+    rebuilt = rebuilder.rebuilt([noise(2, 4, 8)] * 2, (2, 2))
+    for target, maps in zip(rebuilder.targets(levels), rebuilt, strict=True):
+        for channel in range(target.shape[1]):
+            mean = float(target[:, channel].mean())
+            assert maps[:, channel].flatten().tolist() == pytest.approx([mean] * 8, abs=1e-6)
+
+
+def test_features_that_are_all_0_divide_nothing_by_0() -> None:
+    zeros = [torch.zeros(1, 2, 2, 2)]
+    assert torch.equal(LevelRebuilder(zeros, 4).targets(zeros)[0], zeros[0])
 
 
 def test_a_fixed_join_that_is_wide_enough_keeps_all_angles(levels: list[Tensor]) -> None:
@@ -46,11 +56,13 @@ def test_a_fixed_join_that_is_wide_enough_keeps_all_angles(levels: list[Tensor])
 
 def test_the_deepest_level_is_rebuilt_from_the_first_blocks(levels: list[Tensor]) -> None:
     rebuilder = LevelRebuilder(levels, 8)
-    outputs = [noise(2, 4, 8, seed=n) for n in range(4)]
+    for head in rebuilder.heads:
+        torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(7))
+    outputs = [noise(2, 4, 8, seed=n) for n in range(5)]
     shallow, deep = rebuilder.rebuilt(outputs, (2, 2))
-    expected = rebuilder.heads[1]((outputs[0] + outputs[1]) / 2)
+    expected = rebuilder.heads[1]((outputs[0] + outputs[1] + outputs[2]) / 3)
     torch.testing.assert_close(deep[1, :, 1, 0], expected[1, 2])
-    expected = rebuilder.heads[0]((outputs[2] + outputs[3]) / 2)
+    expected = rebuilder.heads[0]((outputs[3] + outputs[4]) / 2)
     torch.testing.assert_close(shallow[0, :, 0, 1], expected[0, 1])
 
 
@@ -93,7 +105,7 @@ def test_an_image_scores_the_mean_of_its_highest_pixels() -> None:
     assert float(top_share_score([maps], (10, 10), 0.0, 1e-6)) == 3.0
 
 
-@pytest.mark.parametrize("blocks", [0, 3])
-def test_blocks_that_levels_cannot_share_are_refused(blocks: int) -> None:
-    with pytest.raises(FewShotError, match=f"blocks is {blocks} and there are 2 levels"):
-        check_blocks(blocks, (2, 3))
+def test_fewer_blocks_than_levels_are_refused() -> None:
+    check_blocks(3, (2, 3))
+    with pytest.raises(FewShotError, match="blocks is 1 and there are 2 levels: expected as many"):
+        check_blocks(1, (2, 3))

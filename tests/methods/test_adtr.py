@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.methods.adtr import ADTR
+from fewshot_ad.parts.feature_cache import load_features
+
+
+def small(**changes) -> ADTR:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=64),
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+        "steps": 3,
+    }
+    return ADTR(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Four noisy plates."""
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    return 0.1 * noise + torch.linspace(-1, 1, 64)
+
+
+def test_map_is_the_blurred_distance_and_its_highest_pixel_the_score(images: Tensor) -> None:
+    method = small(blur=1.5).fit(Support("plate", images[:2]))
+    found = method.predict(images[2:])
+    extract = load_features("random:tiny", (1, 2, 3), device="cpu")
+    assert method.rebuilder_ is not None
+    pairs = zip(images[2:], found.anomaly_map, found.image_score, strict=True)
+    for image, ours, score in pairs:
+        levels = extract(image[None])
+        joined = torch.cat(
+            [
+                levels[n].unfold(2, s, s).unfold(3, s, s).mean(dim=(4, 5))
+                for n, s in ((0, 4), (1, 2))
+            ]
+            + [levels[2]],
+            dim=1,
+        )
+        scaled = method.rebuilder_.scale(joined)
+        with torch.no_grad():
+            distance = (method.rebuilder_(scaled) - scaled).square().sum(dim=1).sqrt()
+        full = functional.interpolate(distance[None], (64, 64), mode="bilinear")[0, 0]
+        expected = gaussian_filter(full.double().numpy(), 1.5)
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-3, atol=1e-4)
+        assert score == ours.max()
+
+
+def test_training_brings_what_is_rebuilt_nearer(images: Tensor) -> None:
+    means = []
+    for steps in (1, 60):
+        method = small(steps=steps, learning_rate=3e-3).fit(Support("plate", images))
+        means.append(method.predict(images).anomaly_map.mean())
+    assert means[1] < 0.9 * means[0]
+
+
+def test_a_painted_square_lights_up(images: Tensor) -> None:
+    method = small(steps=40).fit(Support("plate", images[:2]))
+    defect = images[3:].clone()
+    defect[:, :, 16:32, 32:48] = 3.0
+    found = method.predict(torch.cat([images[3:], defect]))
+    inside = found.anomaly_map[1, 16:32, 32:48].mean()
+    assert inside > 1.3 * found.anomaly_map[1, 48:, :16].mean()
+    assert found.image_score[1] > 1.2 * found.image_score[0]
+
+
+def test_images_of_other_sizes_are_judged(images: Tensor) -> None:
+    method = small().fit(Support("plate", images[:1]))
+    assert method.predict(images[:, :, :32, :48]).anomaly_map.shape == (4, 32, 48)
+    assert method.predict(images[:, :, :, :].repeat(1, 1, 2, 2)).image_score.isfinite().all()
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("plate", images[:1])
+    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small(steps=1).fit(Support("plate", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 15}, "width is 15 and heads is 2: expected a multiple"),
+        ({"layers": 0}, "layers is 0: expected 1 or more"),
+        ({"blur": -1.0}, "blur is -1.0: expected 0 or more"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("plate", images))
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**ADTR.PAPER).params()["layers"] == 4

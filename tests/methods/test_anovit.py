@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.methods.anovit import AnoViT
+from fewshot_ad.parts.feature_cache import load_features
+
+
+def small(**changes) -> AnoViT:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        "inner_size": 32,
+        "width": 16,
+        "steps": 3,
+    }
+    return AnoViT(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Four noisy plates."""
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    return 0.05 * noise + torch.linspace(-0.8, 0.8, 64)
+
+
+def test_map_is_the_blurred_squared_difference_of_colours(images: Tensor) -> None:
+    method = small(blur=1.5, inner_size=64).fit(Support("plate", images[:2]))
+    found = method.predict(images[2:3])
+    assert method.decoder_ is not None
+    (tokens,) = load_features("random:tiny", (3,), device="cpu")(images[2:3])
+    with torch.no_grad():
+        drawn = method.decoder_(tokens)[0]
+    colours = (0.5 * images[2] + 0.5).clamp(0, 1)
+    squared = sum((drawn[n] - colours[n]) ** 2 for n in range(3)) / 3
+    expected = gaussian_filter(squared.double().numpy(), 1.5)
+    np.testing.assert_allclose(found.anomaly_map[0].numpy(), expected, rtol=1e-3, atol=1e-5)
+    assert torch.equal(found.image_score, found.anomaly_map.amax(dim=(1, 2)))
+
+
+@pytest.mark.parametrize(("inner_size", "doublings"), [(16, 2), (32, 3), (40, 3), (64, 4)])
+def test_the_grid_is_doubled_to_what_is_nearest(
+    images: Tensor, inner_size: int, doublings: int
+) -> None:
+    method = small(inner_size=inner_size, steps=1).fit(Support("plate", images[:1]))
+    assert method.decoder_ is not None
+    layers = [one for one in method.decoder_.layers if isinstance(one, torch.nn.ConvTranspose2d)]
+    assert len(layers) == doublings
+    assert method.decoder_(torch.zeros(1, 160, 4, 4)).shape == (1, 3, inner_size, inner_size)
+
+
+def test_training_learns_colours(images: Tensor) -> None:
+    errors = []
+    for steps in (1, 100):
+        method = small(steps=steps, learning_rate=5e-3).fit(Support("plate", images))
+        errors.append(method.predict(images).anomaly_map.mean())
+    assert errors[1] < 0.3 * errors[0]
+
+
+def test_a_painted_square_lights_up(images: Tensor) -> None:
+    method = small(steps=100, blur=1.0, learning_rate=5e-3).fit(Support("plate", images[:2]))
+    defect = images[3:].clone()
+    defect[:, :, 16:32, 32:48] = torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
+    found = method.predict(torch.cat([images[3:], defect]))
+    inside = functional.avg_pool2d(found.anomaly_map[1, None, 16:32, 32:48], 16).item()
+    assert inside > 3 * found.anomaly_map[1, 48:, :16].mean()
+    assert found.image_score[1] > 2 * found.image_score[0]
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("plate", images[:1])
+    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small(steps=1).fit(Support("plate", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"inner_size": 8}, "inner_size is 8: expected 16 or more"),
+        ({"width": 0}, "width is 0: expected 1 or more"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("plate", images))
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**AnoViT.PAPER).params()["inner_size"] == 384

@@ -1,0 +1,165 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.methods.dinomaly import Dinomaly, loosened
+from fewshot_ad.parts.feature_cache import load_features
+
+
+def small(**changes) -> Dinomaly:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=64),
+        "levels": (2, 3),
+        "width": 16,
+        "heads": 2,
+        "blocks": 2,
+        "steps": 3,
+    }
+    return Dinomaly(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Four noisy plates."""
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    return 0.1 * noise + torch.linspace(-1, 1, 64)
+
+
+def test_the_decoder_is_a_bottleneck_and_blocks_whose_ends_are_levels(images: Tensor) -> None:
+    method = small().fit(Support("plate", images[:2]))
+    decoder = method.decoder_
+    assert decoder is not None
+    targets = decoder.targets(load_features("random:tiny", (2, 3), device="cpu")(images[2:]))
+    tokens = torch.cat(targets, dim=1).flatten(2).mT @ decoder.join.weight.T
+    hidden = functional.gelu(decoder.into(tokens))
+    first = decoder.blocks[0](decoder.out(hidden))
+    second = decoder.blocks[1](first)
+    shallow, deep = decoder(targets)
+    torch.testing.assert_close(shallow.flatten(2).mT, decoder.heads[0](second))
+    torch.testing.assert_close(deep.flatten(2).mT, decoder.heads[1](first))
+
+
+def test_dropout_is_of_training_alone_and_hits_the_bottleneck_twice(images: Tensor) -> None:
+    method = small().fit(Support("plate", images[:2]))
+    decoder = method.decoder_
+    assert decoder is not None
+    targets = decoder.targets(load_features("random:tiny", (2, 3), device="cpu")(images[2:]))
+    assert torch.equal(decoder(targets)[0], decoder(targets, 0.5)[0])
+    noisy = decoder(targets, 0.5, torch.Generator().manual_seed(1))[0]
+    generator = torch.Generator().manual_seed(1)
+    hidden = functional.gelu(decoder.into(decoder.tokens(targets)))
+    hidden = 2 * hidden * (torch.rand(hidden.shape, generator=generator) >= 0.5)
+    tokens = decoder.out(hidden)
+    tokens = 2 * tokens * (torch.rand(tokens.shape, generator=generator) >= 0.5)
+    expected = decoder.heads[0](nn.Sequential(*decoder.blocks)(tokens))
+    torch.testing.assert_close(noisy.flatten(2).mT, expected)
+
+
+def test_map_is_the_mean_cosine_distance_and_the_score_its_highest_hundredth(
+    images: Tensor,
+) -> None:
+    method = small(blur=1.5).fit(Support("plate", images[:2]))
+    found = method.predict(images[2:3])
+    decoder = method.decoder_
+    assert decoder is not None
+    targets = decoder.targets(load_features("random:tiny", (2, 3), device="cpu")(images[2:3]))
+    expected = np.zeros((64, 64))
+    with torch.no_grad():
+        for target, maps in zip(targets, decoder(targets), strict=True):
+            lengths = target.square().sum(dim=1).sqrt() * maps.square().sum(dim=1).sqrt()
+            distance = 1 - (target * maps).sum(dim=1) / lengths
+            full = functional.interpolate(distance[None], (64, 64), mode="bilinear")
+            expected += gaussian_filter(full[0, 0].double().numpy(), 1.5) / 2
+    np.testing.assert_allclose(found.anomaly_map[0].numpy(), expected, rtol=1e-3, atol=1e-4)
+    highest = np.sort(expected.ravel())[-41:].mean()
+    assert float(found.image_score[0]) == pytest.approx(highest, rel=1e-3)
+
+
+@pytest.mark.parametrize(("share", "n_easy"), [(0.0, 0), (0.5, 4), (0.9, 7), (1.0, 7)])
+def test_the_best_rebuilt_positions_teach_a_tenth(share: float, n_easy: int) -> None:
+    distance = torch.tensor([0.3, 0.1, 0.8, 0.2, 0.5, 0.7, 0.4, 0.6]).view(2, 2, 2)
+    weights = loosened(distance, share).flatten()
+    easy = sorted(range(8), key=lambda one: float(distance.flatten()[one]))[:n_easy]
+    expected = [0.1 if one in easy else 1.0 for one in range(8)]
+    assert weights.tolist() == pytest.approx(expected)
+
+
+def test_the_easy_share_rises_and_stays() -> None:
+    shares = list(small(steps=20, ramp=0.2)._easy_shares())
+    assert shares[:6] == pytest.approx([0.0, 0.225, 0.45, 0.675, 0.9, 0.9])
+    assert len(shares) == 20
+
+
+def test_training_brings_what_is_rebuilt_nearer(images: Tensor) -> None:
+    distances = [
+        small(steps=steps).fit(Support("plate", images)).predict(images).anomaly_map.mean()
+        for steps in (1, 60)
+    ]
+    assert distances[1] < 0.8 * distances[0]
+
+
+def test_a_painted_square_lights_up(images: Tensor) -> None:
+    method = small(steps=60).fit(Support("plate", images[:2]))
+    defect = images[3:].clone()
+    defect[:, :, 16:32, 32:48] = 3.0
+    found = method.predict(torch.cat([images[3:], defect]))
+    inside = found.anomaly_map[1, 16:32, 32:48].mean()
+    assert inside > 1.3 * found.anomaly_map[1, 48:, :16].mean()
+    assert found.image_score[1] > 1.2 * found.image_score[0]
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_any_number_of_images_fills_batches(images: Tensor, shots: int) -> None:
+    method = small(batch_size=2).fit(Support("plate", images[:shots]))
+    assert method.predict(images[:1]).image_score.isfinite().all()
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("plate", images[:1])
+    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_constant_images_divide_nothing_by_zero() -> None:
+    images = torch.zeros(2, 3, 64, 64)
+    found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
+    assert found.image_score.isfinite().all()
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small(steps=1).fit(Support("plate", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 15}, "width is 15 and heads is 2: expected a multiple"),
+        ({"blocks": 1}, "blocks is 1 and there are 2 levels: expected as many"),
+        ({"dropout": 1.0}, "dropout is 1.0: expected 0 to 0.99"),
+        ({"easy_share": 2.0}, "easy_share is 2.0: expected 0 to 1"),
+        ({"top_share": 0.0}, "top_share is 0.0: expected more than 0, 1 at most"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("plate", images))
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**Dinomaly.PAPER).params()["blocks"] == 8

@@ -1,0 +1,177 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.methods.inp_former import INPFormer, hardened, incoherence
+from fewshot_ad.parts.feature_cache import load_features
+
+
+def small(**changes) -> INPFormer:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=64),
+        "levels": (2, 3),
+        "width": 16,
+        "heads": 2,
+        "blocks": 2,
+        "steps": 3,
+    }
+    return INPFormer(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Four noisy plates."""
+    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(8))
+    return 0.1 * noise + torch.linspace(-1, 1, 64)
+
+
+def test_prototypes_are_what_tokens_find_in_the_image_and_make_of_it(images: Tensor) -> None:
+    network = fitted_network(images[:2])
+    tokens = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(1))
+    inner = network.extract
+    weights, biases = inner.in_proj_weight.chunk(3), inner.in_proj_bias.chunk(3)
+    query = functional.linear(network.queries.expand(2, -1, -1), weights[0], biases[0])
+    key, value = (functional.linear(tokens, weights[n], biases[n]) for n in (1, 2))
+    heads = []
+    for part in (slice(0, 8), slice(8, 16)):
+        likeness = query[..., part] @ key[..., part].mT / 8**0.5
+        heads.append(likeness.softmax(dim=2) @ value[..., part])
+    seen = network.queries + inner.out_proj(torch.cat(heads, dim=2))
+    expected = seen + network.refine(network.before_refining(seen))
+    torch.testing.assert_close(network._prototypes(tokens), expected)
+
+
+def test_a_block_mixes_prototypes_by_positive_likeness_without_a_shortcut(images: Tensor) -> None:
+    block = fitted_network(images[:2]).blocks[0]
+    generator = torch.Generator().manual_seed(1)
+    tokens, prototypes = (torch.randn(1, n, 16, generator=generator) for n in (5, 3))
+    query = block.query(block.before_attention(tokens))[0]
+    key, value = block.memory(prototypes)[0].chunk(2, dim=1)
+    mixed = torch.zeros(5, 16)
+    for one in range(5):
+        for part in (slice(0, 8), slice(8, 16)):
+            for m in range(3):
+                likeness = max(0.0, float(query[one, part] @ key[m, part]) / 8**0.5)
+                mixed[one, part] += likeness * value[m, part]
+    found = block.output(mixed)
+    expected = found + block.feeding(block.before_feeding(found))
+    torch.testing.assert_close(block(tokens, prototypes)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_join_does_not_learn(images: Tensor) -> None:
+    joins = [fitted_network(images[:2], steps).join.weight for steps in (1, 3)]
+    assert torch.equal(*joins)
+
+
+def fitted_network(images: Tensor, steps: int = 1):
+    network = small(steps=steps).fit(Support("plate", images)).network_
+    assert network is not None
+    return network
+
+
+def test_map_is_the_mean_cosine_distance_and_the_score_its_highest_hundredth(
+    images: Tensor,
+) -> None:
+    method = small(blur=1.5).fit(Support("plate", images[:2]))
+    found = method.predict(images[2:3])
+    network = method.network_
+    assert network is not None
+    targets = network.targets(load_features("random:tiny", (2, 3), device="cpu")(images[2:3]))
+    expected = np.zeros((64, 64))
+    with torch.no_grad():
+        for target, maps in zip(targets, network(targets)[0], strict=True):
+            lengths = target.square().sum(dim=1).sqrt() * maps.square().sum(dim=1).sqrt()
+            distance = 1 - (target * maps).sum(dim=1) / lengths
+            full = functional.interpolate(distance[None], (64, 64), mode="bilinear")
+            expected += gaussian_filter(full[0, 0].double().numpy(), 1.5) / 2
+    np.testing.assert_allclose(found.anomaly_map[0].numpy(), expected, rtol=1e-3, atol=1e-4)
+    highest = np.sort(expected.ravel())[-41:].mean()
+    assert float(found.image_score[0]) == pytest.approx(highest, rel=1e-3)
+
+
+def test_gradients_grow_with_the_distance_over_its_mean() -> None:
+    distance = torch.tensor([0.1, 0.2, 0.3, 0.2]).view(1, 2, 2)
+    expected = [0.125, 1.0, 1.5**3, 1.0]
+    assert hardened(distance, 3.0).flatten().tolist() == pytest.approx(expected)
+    assert hardened(torch.zeros(1, 2, 2), 3.0).tolist() == torch.zeros(1, 2, 2).tolist()
+
+
+def test_coherence_is_the_cosine_to_the_prototype_most_alike() -> None:
+    tokens = torch.tensor([[[1.0, 0.0], [0.0, 3.0], [1.0, 1.0]]])
+    prototypes = torch.tensor([[[5.0, 0.0], [-1.0, 0.0]]])
+    assert float(incoherence(tokens, prototypes)) == pytest.approx((0 + 1 + 1 - 0.5**0.5) / 3)
+
+
+def test_training_brings_what_is_rebuilt_nearer(images: Tensor) -> None:
+    distances = [
+        small(steps=steps).fit(Support("plate", images)).predict(images).anomaly_map.mean()
+        for steps in (1, 60)
+    ]
+    assert distances[1] < 0.8 * distances[0]
+
+
+def test_a_painted_square_lights_up(images: Tensor) -> None:
+    method = small(steps=60).fit(Support("plate", images[:2]))
+    defect = images[3:].clone()
+    defect[:, :, 16:32, 32:48] = 3.0
+    found = method.predict(torch.cat([images[3:], defect]))
+    inside = found.anomaly_map[1, 16:32, 32:48].mean()
+    assert inside > 1.3 * found.anomaly_map[1, 48:, :16].mean()
+    assert found.image_score[1] > 1.2 * found.image_score[0]
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_any_number_of_images_fills_batches(images: Tensor, shots: int) -> None:
+    method = small(batch_size=2).fit(Support("plate", images[:shots]))
+    assert method.predict(images[:1]).image_score.isfinite().all()
+
+
+def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
+    support = Support("plate", images[:1])
+    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
+    assert torch.equal(scores[0], scores[1])
+    assert not torch.equal(scores[0], scores[2])
+
+
+def test_constant_images_divide_nothing_by_zero() -> None:
+    images = torch.zeros(2, 3, 64, 64)
+    found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
+    assert found.image_score.isfinite().all()
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    method = small(steps=1).fit(Support("plate", images[:1]))
+    with pytest.raises(NotFittedError):
+        method.variant().predict(images)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 15}, "width is 15 and heads is 2: expected a multiple"),
+        ({"blocks": 1}, "blocks is 1 and there are 2 levels: expected as many"),
+        ({"prototypes": 0}, "prototypes is 0: expected 1 or more"),
+        ({"hardness": -1.0}, "hardness is -1.0: expected 0 or more"),
+        ({"top_share": 0.0}, "top_share is 0.0: expected more than 0, 1 at most"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
+        small(learning_rate=1e30).fit(Support("plate", images))
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**INPFormer.PAPER).params()["blocks"] == 8
