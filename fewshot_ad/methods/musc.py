@@ -29,8 +29,8 @@ from fewshot_ad.api import FewShotError, NotFittedError, Prediction, Support, Tr
 from fewshot_ad.parts.embedding import average_neighbourhood
 from fewshot_ad.parts.map_methods import BackboneMethod
 from fewshot_ad.parts.maps import fuse, image_score, no_prediction
+from fewshot_ad.parts.mutual import MutualRows
 from fewshot_ad.parts.parameters import COUNT, SHARE, Odd, check_parameters
-from fewshot_ad.parts.residuals import match
 from fewshot_ad.parts.support import check_support
 
 __all__ = ["MuSc"]
@@ -109,20 +109,23 @@ def mutual_scores(
 ) -> Float[Tensor, "b h w"]:
     """Mean of the lowest scores that a position gets from all other images (section 3.2).
 
-    Holds the scores of one image at a time, n - 1 per position, and searches n - 1 images for each.
+    Two images are compared once for both. Holds a score for every position and other image.
 
     Args:
         maps: features of all images.
         judged: how many of them, the first ones, are scored.
         lowest_share: share of the other images whose scores count, one image at least.
     """
-    rows = maps.flatten(2).mT.contiguous()
-    count = max(1, round(lowest_share * (len(rows) - 1)))
-    found = []
-    for number in range(judged):
-        others = (other for place, other in enumerate(rows) if place != number)
-        scores = torch.stack([match(rows[number], other)[0] for other in others])
-        found.append(scores.sort(dim=0).values[:count].mean(dim=0))
+    images = MutualRows([*maps.float().flatten(2).mT.contiguous()])
+    scores = maps.new_empty(judged, len(maps) - 1, maps[0, 0].numel())
+    for other in range(len(maps)):
+        for one in range(min(other, judged)):
+            here, there = images.nearest(one, other)
+            scores[one, other - 1] = here
+            if other < judged:
+                scores[other, one] = there
+    count = max(1, round(lowest_share * scores.shape[1]))
+    found = [of_image.sort(dim=0).values[:count].mean(dim=0) for of_image in scores]
     return torch.stack(found).unflatten(1, maps.shape[2:])
 
 

@@ -120,8 +120,8 @@ class ProductIndex:
         score = torch.addmm(squared, queries, rows.T, alpha=-2)  # |q - b|^2 - |q|^2
         farthest = known[:, -1:].square() - query_squared
         limit = torch.minimum(_kth_smallest(score, known.shape[1]), farthest)
-        strays = _product_rounding(queries) * (2 * query_squared + limit)  # |b| <= |q| + |q - b|
-        return _at_most(score, limit + strays)
+        strays = product_rounding(queries) * (2 * query_squared + limit)  # |b| <= |q| + |q - b|
+        return at_most(score, limit + strays)
 
 
 class CoarseRows:
@@ -138,21 +138,20 @@ class CoarseRows:
         self._mean = rows.mean(dim=0)
         width = rows.shape[1] + 2 * PIECES
         self._rows = torch.empty(len(rows), width, dtype=torch.bfloat16, device=rows.device)
-        share, longest = rows.new_zeros(()), rows.new_zeros(())
+        self._length, self._lost = rows.new_empty(2, len(rows))
         for start in range(0, len(rows), Blocks.rows):
             here = slice(start, start + Blocks.rows)
             rounded, length, lost = _rounded(rows[here] - self._mean)
             ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rows.device)
             self._rows[here] = torch.cat([rounded, ones, _pieces(length.square() / 2)], dim=1)
-            share = torch.maximum(share, (lost / length.clamp_min(SCALES[0])).max())
-            longest = torch.maximum(longest, length.max())
-        self._share_lost = share
-        self._is_sane = bool((longest > SCALES[0]) & (longest < SCALES[1]))
+            self._length[here], self._lost[here] = length, lost
+        self._share_lost = (self._lost / self._length.clamp_min(SCALES[0])).max()
+        self._is_sane = bool(SCALES[0] < self._length.max() < SCALES[1])
 
     @property
     def nbytes(self) -> int:
         """What it holds."""
-        return self._rows.nbytes
+        return self._rows.nbytes + self._length.nbytes + self._lost.nbytes
 
     def propose(self, queries: Tensor, here: slice, known: Float[Tensor, "q k"]) -> Pairs | None:
         """Pairs (query, row) that may be among the k nearest; None if these are too many."""
@@ -162,19 +161,42 @@ class CoarseRows:
         ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rounded.device)
         left = torch.cat([-rounded, _pieces(length.square() / 2), ones], dim=1)
         half = (left @ self._rows[here].T).view(torch.int16)  # |q - b|^2 / 2, ordered as integers
-        pairs = _at_most(half, self._limit(half, length[:, None], lost[:, None], known))
+        smallest = _kth_smallest(half, known.shape[1]).view(torch.bfloat16).float()
+        smallest = torch.minimum(smallest, known[:, -1:].square() / 2)
+        pairs = at_most(half, self._limit(smallest, length[:, None], lost[:, None]))
         return None if len(pairs[0]) > CROWDED * len(queries) else pairs
 
+    def propose_mutually(self, here: slice, there: slice) -> Pairs | None:
+        """Pairs of these and those rows, either of which may be the other's nearest; as above."""
+        if not self._is_sane:
+            return None
+        rounded, ones, pieces = self._rows[here].tensor_split((-2 * PIECES, -PIECES), dim=1)
+        half = (torch.cat([-rounded, pieces, ones], dim=1) @ self._rows[there].T).view(torch.int16)
+        limits = [
+            self._limit(smallest.view(torch.bfloat16).float(), self._length[of], self._lost[of])
+            for smallest, of in ((half.amin(dim=1), here), (half.amin(dim=0), there))
+        ]
+        pairs = at_most(half, torch.maximum(limits[0][:, None], limits[1]))
+        return None if len(pairs[0]) > CROWDED * sum(half.shape) else pairs
+
     def _limit(
-        self, half: Tensor, length: Tensor, lost: Tensor, known: Float[Tensor, "q k"]
-    ) -> Int16[Tensor, "q 1"]:
-        """The half squared distance above which a row is none of the k nearest."""
-        smallest = _kth_smallest(half, known.shape[1]).view(torch.bfloat16).float()
-        limit = torch.minimum(smallest, known[:, -1:].square() / 2).clamp_min(0)
+        self,
+        smallest: Float[Tensor, "*shape"],
+        length: Float[Tensor, "*shape"],
+        lost: Float[Tensor, "*shape"],
+    ) -> Int16[Tensor, "*shape"]:
+        """The half squared distance above which a row is none of the nearest.
+
+        Args:
+            smallest: half the squared distance of the farthest of these, as the product has it.
+            length: of the queries.
+            lost: of them by rounding, in length.
+        """
+        limit = smallest.clamp_min(0)
         # |b| <= |q| + |q - b| for every row that matters; a quarter more, for what is lost.
         reach = 1.25 * (length + (2 * limit).sqrt())
         strays = reach * (lost + (length + lost) * self._share_lost)
-        strays += reach.square() * _product_rounding(self._rows)
+        strays += reach.square() * product_rounding(self._rows)
         strays += 1.1 * BF16_ROUNDING * (limit + strays)  # of the result
         # It strays for the row that sets the limit, and again for a row that is held to it.
         rounded_up = (limit + 2 * strays) * (1 + 2 * BF16_ROUNDING)
@@ -239,7 +261,7 @@ def _pieces(values: Float[Tensor, " n"]) -> BFloat16[Tensor, "n p"]:
     return torch.stack(pieces, dim=1)
 
 
-def _product_rounding(rows: Float[Tensor, "n c"]) -> float:
+def product_rounding(rows: Float[Tensor, "n c"]) -> float:
     """A sum of c products in float32 strays by about eps sqrt(c) |q| |b|."""
     return 4 * torch.finfo(torch.float32).eps * rows.shape[1] ** 0.5
 
@@ -251,8 +273,8 @@ def _kth_smallest(scores: Shaped[Tensor, "q n"], k: int) -> Shaped[Tensor, "q 1"
     return scores.topk(min(k, scores.shape[1]), dim=1, largest=False).values[:, -1:]
 
 
-def _at_most(scores: Shaped[Tensor, "q n"], limit: Shaped[Tensor, "q 1"]) -> Pairs:
-    """Query and row of every score within the limit of its query, sorted by query and then row."""
+def at_most(scores: Shaped[Tensor, "q n"], limit: Shaped[Tensor, "q _"]) -> Pairs:
+    """Query and row of every score within its limit, sorted by query and then row."""
     if scores.device.type != "cpu":
         asked, row = (scores <= limit).nonzero(as_tuple=True)
         return asked, row
