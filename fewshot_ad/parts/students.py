@@ -31,7 +31,7 @@ Levels = Sequence[Float[Tensor, "b _ _ _"]]
 def cosine_distances(taught: Levels, learned: Levels) -> list[Float[Tensor, "b _ _"]]:
     """1 - cosine of the two features of every position, one map per level.
 
-    This is half their squared distance once both have unit length (STFPM, eq. 1).
+    This is half their squared distance once both have unit length.
     """
     pairs = zip(taught, learned, strict=True)
     return [1 - functional.cosine_similarity(one, other) for one, other in pairs]
@@ -200,6 +200,18 @@ class Decoder(nn.Module):
             maps = self.climbs[level](resized(maps, levels[level].shape[-2:]))
             rebuilt.insert(0, self.heads[level](maps))
         return rebuilt
+
+
+@torch.no_grad()
+def start_from_means(network: Student | Decoder, taught: Levels) -> None:
+    """Let a network say of every position the mean of what it will be taught, in place.
+
+    The first steps of training would do just that, and short budgets have none to lose.
+    """
+    for head, maps in zip(network.heads, taught, strict=True):
+        weight, bias = head.parameters()
+        weight.zero_()
+        bias.copy_(maps.mean(dim=(0, 2, 3)))
 
 
 def _descent(inputs: int, widths: Sequence[int], strides: Sequence[int]) -> nn.Sequential:

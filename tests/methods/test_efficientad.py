@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.evaluation.reading import read_labelled
+from fewshot_ad.methods import efficientad
+from fewshot_ad.methods.efficientad import EfficientAD
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.support_training import train_on_support
+
+
+def small(**changes) -> EfficientAD:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=32),
+        "width": 8,
+        "code": 4,
+        "steps": 5,
+        "support_views": 4,
+        "texture_views": 4,
+    }
+    return EfficientAD(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of every step."""
+    losses: list[float] = []
+
+    def listen(network, loss, *rest) -> None:
+        def noted(rows, generator):
+            losses.append((found := loss(rows, generator)).item())
+            return found
+
+        train_on_support(network, noted, *rest)
+
+    monkeypatch.setattr(efficientad, "train_on_support", listen)
+    return losses
+
+
+def both_maps(method: EfficientAD, images: Tensor) -> list[np.ndarray]:
+    """Mean squared differences of student to teacher and to autoencoder, in double precision."""
+    assert method.pair_ is not None
+    pair = method.pair_
+    (taught,) = load_features("random:tiny", (2,), device="cpu")(images)
+    taught = (taught - pair.scale.mean) / pair.scale.deviation
+    with torch.no_grad():
+        parts, wholes = pair.student(images, (4, 4))
+        rebuilt = pair.autoencoder(images, (4, 4))
+    pairs = ((taught, parts), (rebuilt, wholes))
+    return [((a.double() - b.double()) ** 2).mean(dim=1).numpy() for a, b in pairs]
+
+
+def test_maps_are_scaled_by_the_quantiles_of_images_that_were_held_out(images: Tensor) -> None:
+    method = small(blur=1.5).fit(Support("noise", images[:8]))
+    found = method.predict(images[8:])
+    total = np.zeros((4, 4))
+    held_out = both_maps(method, images[5:6])
+    for one, normal in zip(both_maps(method, images[8:]), held_out, strict=True):
+        low, high = np.quantile(normal, [0.9, 0.995])
+        total += 0.1 * (one[0] - low) / (high - low) / 2
+    given = torch.from_numpy(total)[None, None]
+    grid = functional.interpolate(given, (32, 32), mode="bilinear")[0, 0].numpy()
+    expected = gaussian_filter(grid, 1.5)
+    np.testing.assert_allclose(
+        found.anomaly_map[0].numpy(), expected, rtol=2e-3, atol=2e-3 * abs(expected).max()
+    )
+    assert found.image_score[0] == found.anomaly_map.max()
+
+
+def test_what_was_held_out_is_not_learned_from(images: Tensor) -> None:
+    networks = []
+    for last in (images[5:6], images[6:7]):
+        shown = torch.cat([images[:5], last, images[7:]])
+        pair = small().fit(Support("noise", shown)).pair_
+        assert pair is not None
+        networks.append(torch.nn.utils.parameters_to_vector(pair.parameters()))
+    assert torch.equal(*networks)
+
+
+def test_the_loss_falls(images: Tensor, heard: list[float]) -> None:
+    small(steps=60).fit(Support("noise", images[:2]))
+    assert sum(heard[-5:]) < 0.9 * sum(heard[:5])
+
+
+def test_one_image_is_enough_and_a_painted_square_lights_up(images: Tensor) -> None:
+    smooth = functional.interpolate(images[:, :, :4, :4], (64, 64), mode="bicubic")
+    painted = smooth[:1].clone()
+    painted[:, :, 20:36, 20:36] = 3.0
+    grid = small(steps=60).fit(Support("clouds", smooth[:1])).predict(painted).anomaly_map[0]
+    grid = grid - grid.min()
+    inside = grid[20:36, 20:36].mean()
+    assert inside > 2 * (grid.sum() - 256 * inside) / (grid.numel() - 256)
+
+
+def test_constant_images_divide_nothing_by_zero() -> None:
+    images = torch.zeros(2, 3, 32, 32)
+    found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
+    assert found.image_score.isfinite().all()
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    with pytest.raises(NotFittedError):
+        small().fit(Support("noise", images[:1])).variant().predict(images)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d+ with learning_rate 1e\+30"):
+        small(learning_rate=1e30).fit(Support("noise", images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"code": 0}, "code is 0: expected 1 or more"),
+        ({"texture_views": 0}, "texture_views is 0: expected 1 or more"),
+        ({"hard_share": 0.0}, "hard_share is 0.0: expected more than 0, 1 at most"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**EfficientAD.PAPER).params()["hard_share"] == 0.001
+
+
+@pytest.mark.slow
+def test_pills_with_defects_are_told_from_normal_ones() -> None:
+    method, dataset = EfficientAD(device="cpu"), load_dataset("synthetic")
+    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
+    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
+    scores = method.fit(Support("pill", shown.images)).predict(judged.images).image_score
+    assert roc_auc_score(judged.is_anomalous, scores) > 0.8

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.evaluation.reading import read_labelled
+from fewshot_ad.methods import rrd
+from fewshot_ad.methods.rrd import RRD, noisy_copies, projection_loss
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.support_training import train_on_support
+from fewshot_ad.parts.transport import sinkhorn_divergence
+
+LEVELS = (1, 2)
+
+
+def small(**changes) -> RRD:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=32),
+        "levels": LEVELS,
+        "width": 8,
+        "steps": 5,
+        "support_views": 4,
+    }
+    return RRD(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of every step."""
+    losses: list[float] = []
+
+    def listen(network, loss, *rest) -> None:
+        def noted(rows, generator):
+            losses.append((found := loss(rows, generator)).item())
+            return found
+
+        train_on_support(network, noted, *rest)
+
+    monkeypatch.setattr(rrd, "train_on_support", listen)
+    return losses
+
+
+def turned(one: np.ndarray, other: np.ndarray) -> float:
+    return 1 - float(one @ other) / float(np.linalg.norm(one) * np.linalg.norm(other))
+
+
+def test_the_map_compares_features_with_what_is_rebuilt_of_their_projections(
+    images: Tensor,
+) -> None:
+    method = small(blur=1.5).fit(Support("noise", images[:2]))
+    found = method.predict(images[2:3])
+    assert method.networks_ is not None
+    levels = load_features("random:tiny", LEVELS, device="cpu")(images[2:3])
+    with torch.no_grad():
+        networks = method.networks_
+        cleaned = [m + p(m) for m, p in zip(levels, networks.projections, strict=True)]
+        assert not any(torch.equal(a, b) for a, b in zip(levels, cleaned, strict=True))
+        rebuilt = networks.decoder(cleaned)
+    total = np.zeros((32, 32))
+    for one, other in zip(levels, rebuilt, strict=True):
+        a, b = one[0].double().numpy(), other[0].double().numpy()
+        rows, columns = a.shape[1:]
+        grid = [[turned(a[:, y, x], b[:, y, x]) for x in range(columns)] for y in range(rows)]
+        given = torch.tensor(grid)[None, None]
+        total += functional.interpolate(given, (32, 32), mode="bilinear")[0, 0].numpy()
+    expected = gaussian_filter(total, 1.5)
+    np.testing.assert_allclose(found.anomaly_map[0].numpy(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_projections_learn_from_three_losses() -> None:
+    """All positions meet, as there are fewer than may."""
+    generator = torch.Generator().manual_seed(5)
+    noisy, cleaned, projected = torch.randn(3, 2, 5, 3, 3, generator=generator).double() + 2
+    found = projection_loss([noisy], [cleaned], [projected], torch.Generator())
+    denoising = contrast = 0.0
+    for n in (0, 1):
+        a, b, c = (each[n].flatten().numpy() for each in (noisy, cleaned, projected))
+        denoising += turned(b, c) / 2
+        contrast += max(0.0, 1 - turned(a, b) - 0.5) / 2
+    unit = cleaned / cleaned.norm(dim=1, keepdim=True)
+    one, other = (unit[n].flatten(1).T[None] for n in (0, 1))
+    ways = [sinkhorn_divergence(*pair, rounds=10) for pair in ((one, other), (other, one))]
+    meeting = float(sum(ways)) / 2
+    assert contrast > 0
+    expected = (meeting + 0.01 * denoising + 0.1 * contrast) / 1.11
+    assert float(found) == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_image_alone_meets_itself() -> None:
+    maps = torch.randn(1, 5, 3, 3, generator=torch.Generator().manual_seed(5)).double()
+    found = projection_loss([-maps], [maps], [maps], torch.Generator())
+    assert float(found) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_noise_is_in_one_box_of_every_image(images: Tensor) -> None:
+    whole = functional.interpolate(images, (160, 128))
+    given = whole.clone()
+    copies = noisy_copies(whole, 0.2, torch.Generator().manual_seed(0))
+    assert torch.equal(whole, given)
+    boxes = set()
+    for changed in (copies != whole).any(dim=1):
+        rows, columns = changed.any(dim=1).nonzero()[:, 0], changed.any(dim=0).nonzero()[:, 0]
+        height, width = int(rows[-1] - rows[0]) + 1, int(columns[-1] - columns[0]) + 1
+        assert 10 <= height <= 20
+        assert 10 <= width <= 16
+        assert changed.sum() == height * width
+        boxes.add((int(rows[0]), int(columns[0])))
+    assert len(boxes) == len(images)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (32, 32)])
+def test_small_images_have_small_boxes(images: Tensor, size: tuple[int, int]) -> None:
+    shown = functional.interpolate(images, size)
+    changed = (noisy_copies(shown, 1.0, torch.Generator()) != shown).any(dim=1)
+    assert changed.flatten(1).any(dim=1).all()
+    assert changed[0].sum() <= max(1, size[0] // 8) * max(1, size[1] // 8)
+
+
+def test_the_loss_falls(images: Tensor, heard: list[float]) -> None:
+    small(steps=25).fit(Support("noise", images[:1]))
+    assert sum(heard[-5:]) < 0.9 * sum(heard[:5])
+
+
+def test_one_image_is_enough_and_a_painted_square_lights_up(images: Tensor) -> None:
+    smooth = functional.interpolate(images[:, :, :4, :4], (64, 64), mode="bicubic")
+    painted = smooth[:1].clone()
+    painted[:, :, 20:36, 20:36] = 3.0
+    grid = small(steps=30).fit(Support("clouds", smooth[:1])).predict(painted).anomaly_map[0]
+    inside = grid[20:36, 20:36].mean()
+    assert inside > 2 * (grid.sum() - 256 * inside) / (grid.numel() - 256)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+def test_a_single_view_and_single_rows_train(images: Tensor, views: int) -> None:
+    method = small(support_views=views, batch_size=1).fit(Support("noise", images[:1]))
+    assert method.predict(images).image_score.isfinite().all()
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    with pytest.raises(NotFittedError):
+        small().fit(Support("noise", images[:1])).variant().predict(images)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d+ with learning_rate 1e\+38"):
+        small(learning_rate=1e38).fit(Support("noise", images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 0}, "width is 0: expected 1 or more"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"noise": -1.0}, "noise is -1.0: expected 0 or more"),
+        ({"projection_weight": -1.0}, "projection_weight is -1.0: expected 0 or more"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**RRD.PAPER).params()["width"] == 256
+
+
+@pytest.mark.slow
+def test_pills_with_defects_are_told_from_normal_ones() -> None:
+    method, dataset = RRD(device="cpu"), load_dataset("synthetic")
+    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
+    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
+    scores = method.fit(Support("pill", shown.images)).predict(judged.images).image_score
+    assert roc_auc_score(judged.is_anomalous, scores) > 0.8

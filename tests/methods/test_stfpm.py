@@ -1,0 +1,168 @@
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+from torch.nn import functional
+
+from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.evaluation.reading import read_labelled
+from fewshot_ad.methods import stfpm
+from fewshot_ad.methods.stfpm import STFPM
+from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.support_training import train_on_support
+
+LEVELS = (1, 2)
+
+
+def small(**changes) -> STFPM:
+    settings = {
+        "backbone": "random:tiny",
+        "device": "cpu",
+        "preprocess": Preprocess(size=32),
+        "levels": LEVELS,
+        "width": 8,
+        "steps": 5,
+        "support_views": 4,
+    }
+    return STFPM(**(settings | changes))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+
+
+@pytest.fixture
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The loss of every step."""
+    losses: list[float] = []
+
+    def listen(network, loss, *rest) -> None:
+        def noted(rows, generator):
+            losses.append((found := loss(rows, generator)).item())
+            return found
+
+        train_on_support(network, noted, *rest)
+
+    monkeypatch.setattr(stfpm, "train_on_support", listen)
+    return losses
+
+
+def disagreements(method: STFPM, image: Tensor) -> list[np.ndarray]:
+    """Half the squared distance of the two unit vectors of every position, with loops."""
+    assert method.student_ is not None
+    taught = load_features("random:tiny", LEVELS, device="cpu")(image[None])
+    with torch.no_grad():
+        learned = method.student_(image[None], taught)
+    maps = []
+    for one, other in zip(taught, learned, strict=True):
+        a, b = one[0].double().numpy(), other[0].double().numpy()
+        grid = np.zeros(a.shape[1:])
+        for row in range(grid.shape[0]):
+            for column in range(grid.shape[1]):
+                u, v = a[:, row, column], b[:, row, column]
+                unit = u / np.linalg.norm(u) - v / np.linalg.norm(v)
+                grid[row, column] = unit @ unit / 2
+        maps.append(grid)
+    return maps
+
+
+@pytest.mark.parametrize("student", ["compact", "copy"])
+def test_the_map_is_the_root_of_the_product_over_levels(images: Tensor, student: str) -> None:
+    method = small(blur=1.5, student=student).fit(Support("noise", images[:2]))
+    found = method.predict(images[2:3])
+    product = np.ones((32, 32))
+    for grid in disagreements(method, images[2]):
+        given = torch.from_numpy(grid)[None, None]
+        product *= functional.interpolate(given, (32, 32), mode="bilinear")[0, 0].numpy()
+    expected = gaussian_filter(np.sqrt(product), 1.5)
+    np.testing.assert_allclose(found.anomaly_map[0].numpy(), expected, rtol=1e-3, atol=1e-5)
+    assert found.image_score[0] == found.anomaly_map.max()
+
+
+def test_the_first_loss_is_that_of_the_mean_features(images: Tensor, heard: list[float]) -> None:
+    """All images are in the first batch, and the student says the mean of every position."""
+    small(steps=1, support_views=1).fit(Support("noise", images))
+    total = 0.0
+    for maps in load_features("random:tiny", LEVELS, device="cpu")(images):
+        mean = maps.mean(dim=(0, 2, 3)).view(1, -1, 1, 1)
+        gap = functional.normalize(maps, dim=1) - functional.normalize(mean, dim=1)
+        total += float(gap.square().sum(dim=1).mean()) / 2
+    assert heard == [pytest.approx(total, rel=1e-4)]
+
+
+def test_the_loss_falls(images: Tensor, heard: list[float]) -> None:
+    small(steps=40).fit(Support("noise", images[:1]))
+    assert sum(heard[-5:]) < 0.9 * sum(heard[:5])
+
+
+def test_one_image_is_enough_and_a_painted_square_lights_up(images: Tensor) -> None:
+    smooth = functional.interpolate(images[:, :, :4, :4], (64, 64), mode="bicubic")
+    painted = smooth[:1].clone()
+    painted[:, :, 20:36, 20:36] = 3.0
+    method = small(steps=60, levels=(1, 2)).fit(Support("clouds", smooth[:1]))
+    grid = method.predict(painted).anomaly_map[0]
+    inside = grid[20:36, 20:36].mean()
+    assert inside > 2 * (grid.sum() - 256 * inside) / (grid.numel() - 256)
+
+
+def test_a_level_without_disagreement_does_not_silence_the_other(images: Tensor) -> None:
+    method = small(blur=0.0).fit(Support("noise", images[:1]))
+    student = method.student_
+    assert student is not None
+    taught = load_features("random:tiny", LEVELS, device="cpu")(images[1:2])
+
+    class Half(torch.nn.Module):
+        def forward(self, shown: Tensor, _: object) -> list[Tensor]:
+            return [taught[0], student(shown, taught)[1]]
+
+    method.student_ = Half()
+    assert method.predict(images[1:2]).anomaly_map.min() > 0
+
+
+def test_a_network_of_the_users_own_has_no_copy(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match="choose student=compact"):
+        small(backbone="fewshot_ad.parts.tiny:Tiny", student="copy").fit(
+            Support("noise", images[:1])
+        )
+
+
+def test_a_variant_has_learned_nothing(images: Tensor) -> None:
+    with pytest.raises(NotFittedError):
+        small().fit(Support("noise", images[:1])).variant().predict(images)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
+    with pytest.raises(FewShotError, match=r"at step \d+ with learning_rate 1e\+30"):
+        small(learning_rate=1e30).fit(Support("noise", images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 0}, "width is 0: expected 1 or more"),
+        ({"steps": 0}, "steps is 0: expected 1 or more"),
+        ({"support_views": 0}, "support_views is 0: expected 1 or more"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
+
+
+def test_the_papers_settings_are_settings() -> None:
+    assert small(**STFPM.PAPER).params()["student"] == "copy"
+
+
+@pytest.mark.slow
+def test_pills_with_defects_are_told_from_normal_ones() -> None:
+    method, dataset = STFPM(device="cpu"), load_dataset("synthetic")
+    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
+    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
+    scores = method.fit(Support("pill", shown.images)).predict(judged.images).image_score
+    assert roc_auc_score(judged.is_anomalous, scores) > 0.8
