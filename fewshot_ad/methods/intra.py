@@ -8,7 +8,7 @@ what it should be; so is every patch of the image, and the original is compared 
 painted by the similarity of gradients on several scales. What is hard to paint in normal images is
 no anomaly: the mean map of the support is subtracted before squaring.
 
-There is no official code. Deviations: images of 112 px in patches of 8 and windows of 5 x 5, where
+There is no official code. Deviations: images of 64 px in patches of 8 and windows of 5 x 5, where
 the paper has 256 to 512 px, patches of 16 and windows of 7 x 7; a narrow network of four blocks for
 thirteen; copies are moved and turned a little, not flipped or turned by quarters; no epoch is
 chosen; a Gaussian in place of a mean filter blurs the map. Weak at few shots by nature: it learns
@@ -64,13 +64,12 @@ class InTra(ImageMethod):
         structure_weight: of the structural dissimilarity in the loss.
     """
 
-    inner_size: int = 112
     patch: int = 8
     window: int = 5
     width: int = 64
     heads: int = 4
     blocks: int = 4
-    hidden_patches: int = 8
+    hidden_patches: int = 4
     gradient_weight: float = 0.01
     structure_weight: float = 0.01
     network_: "_Painter | None" = field(default=None, init=False, repr=False)
@@ -140,7 +139,7 @@ class InTra(ImageMethod):
     def _loss(
         self, painted: Float[Tensor, "b k d"], wanted: Float[Tensor, "b k d"]
     ) -> Float[Tensor, ""]:
-        """Squared error, and both dissimilarities, of single patches (eq. 5)."""
+        """Squared error, and both dissimilarities, of single patches."""
         shape = (3, self.patch, self.patch)
         pair = painted.flatten(0, 1).unflatten(1, shape), wanted.flatten(0, 1).unflatten(1, shape)
         gradients = gradient_dissimilarity(*pair, scales=1)[0].mean()
@@ -209,7 +208,7 @@ class _Painter(nn.Module):
 
 
 class _FeatureAttention(nn.Module):
-    """Attention whose queries and keys are found by two layers each, not by one (section 3.2)."""
+    """Attention whose queries and keys are found by two layers each, not by one."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

@@ -97,7 +97,7 @@ class FeatureRebuilder(nn.Module):
         Args:
             support: the features to be rebuilt.
             jitter: what is rebuilt from has Gaussian noise of that deviation, times the length of
-                the vector of a position over its channels (UniAD, eq. 4).
+                the vector of a position over its channels (feature jittering of UniAD).
         """
         targets = self.scale(support)
 
