@@ -1,5 +1,7 @@
 """Methods that are not ours, small and quick: what ``--method strangers:NearestEdges`` finds."""
 
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -130,3 +132,16 @@ class _Pooled(nn.Module):
         seen = torch.where(images > 0, images * self.bright, images)
         both = torch.cat([seen, seen.square()], dim=1)
         return [functional.avg_pool2d(both, stride) for stride in (4, 8, 16)]
+
+
+@dataclass(kw_only=True, eq=False)
+class MortalEdges(NearestEdges):
+    """Takes its process with it when it meets one class (2026, https://example.org)."""
+
+    victim: str = ""
+
+    def fit(self, support: Support) -> "MortalEdges":
+        if support.target_class == self.victim:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(support)
+        return self

@@ -29,6 +29,7 @@ from fewshot_ad.cli.settings import (
     parse_target_classes,
     with_options,
 )
+from fewshot_ad.cli.workers import compute_rows
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes import Manifest, episodes, leak_warning, load_manifest
 from fewshot_ad.evaluation.known import LIMIT
@@ -118,6 +119,15 @@ def eval_command(
         bool,
         typer.Option("--boxes", help="Judge boxes around what stands out in the maps, besides."),
     ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Processes that share the methods and classes, each with its share of the "
+            "threads and a backbone of its own; the rows are those of one process.",
+        ),
+    ] = 1,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate methods on episodes of unseen classes: a table, result rows, overlays.
@@ -167,8 +177,7 @@ def eval_command(
         screen=screen,
     )
     screen.say(_first_line(source, methods))
-    pairs = product(methods, trials)
-    screen.show([row for one, of_class in pairs for row in run.rows(one, of_class)])
+    screen.show(compute_rows(run, [*product(methods, trials)], workers))
     pictures = "" if no_overlays else f", pictures: {run.overlays}/"
     screen.say(f"rows: {run.results}{pictures}")
 

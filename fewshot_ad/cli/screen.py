@@ -2,9 +2,10 @@
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 
 from rich.console import Console
 from rich.progress import (
@@ -34,6 +35,10 @@ class Screen:
         width = None if sys.stdout.isatty() else LOG_WIDTH
         self._out = Console(stderr=as_json, width=width, highlight=False)
         self._bars = Console(stderr=True, quiet=quiet)
+
+    def __reduce__(self) -> tuple[Callable[[], "Screen"], tuple[()]]:
+        """A copy in another process says nothing."""
+        return partial(Screen, quiet=True, as_json=self._as_json), ()
 
     def say(self, line: str) -> None:
         """Print one line, unless told to be quiet."""
