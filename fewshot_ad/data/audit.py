@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fewshot_ad.api import Dataset, FewShotError, Sample
-from fewshot_ad.data.folder import NORMAL_NAMES, Folder, MaskSizeError
+from fewshot_ad.data.files import ImageFiles, MaskSizeError
+from fewshot_ad.data.folder import NORMAL_NAMES
 from fewshot_ad.images import read_header
 
 __all__ = ["Audit", "ClassCount", "Finding", "audit"]
@@ -131,7 +132,7 @@ class _Scan:
             return
         self.sizes.add((image.shape[0], image.shape[1]))
         self.by_content[_content_digest(image)].append(sample)
-        if isinstance(self.dataset, Folder):
+        if isinstance(self.dataset, ImageFiles):
             self.modes[read_header(self.dataset.locate(sample.path)).mode] += 1
         if sample.is_anomalous:
             self._look_at_mask(sample)
@@ -159,7 +160,7 @@ class _Scan:
     def findings(self) -> Iterator[Finding]:
         self._look_at_splits()
         self._look_at_missing_masks()
-        if isinstance(self.dataset, Folder) and self.samples:
+        if isinstance(self.dataset, ImageFiles) and self.samples:
             self._look_at_files(self.dataset)
         for (severity, what), details in self.found.items():
             yield Finding(severity, self.class_name, what, tuple(details))
@@ -180,13 +181,13 @@ class _Scan:
         elif self.without_mask:
             self.found["warning", "anomaly without a mask"] = self.without_mask
 
-    def _look_at_files(self, folder: Folder) -> None:
-        for path in folder.unused(self.class_name):
+    def _look_at_files(self, files: ImageFiles) -> None:
+        for path in files.unused(self.class_name):
             if _is_mask_of_normal(path):
                 self.found["warning", "mask for a normal image, ignored"].append(path)
             else:
                 self.found["warning", "image that serves as neither sample nor mask"].append(path)
-        expected = folder.expected.get(self.class_name)
+        expected = files.expected.get(self.class_name)
         counted = (len(self.train), len(self.test))
         if expected and counted != expected:
             what = f"{counted} images in train and test, {expected} expected"

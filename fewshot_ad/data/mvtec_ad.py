@@ -1,16 +1,15 @@
 """MVTec AD: 15 products and textures, the set that few-shot anomaly detection is measured on."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import ClassVar
 
-from fewshot_ad.api import FewShotError
 from fewshot_ad.data.folder import Folder
+from fewshot_ad.data.published import NON_COMMERCIAL, Published
 
 __all__ = ["MVTecAD"]
 
 
-class MVTecAD(Folder):
+class MVTecAD(Published, Folder):
     """MVTec AD (Bergmann et al., CVPR 2019): 3629 normal images in train, 1725 in test.
 
     Not every class must be there. ``grid``, ``screw`` and ``zipper`` are grey; masks are 0 or 255.
@@ -20,8 +19,9 @@ class MVTecAD(Folder):
     """
 
     name: str = "mvtec_ad"
+    title: ClassVar[str] = "MVTec AD"
     source: ClassVar[str] = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
-    licence: ClassVar[str] = "CC BY-NC-SA 4.0 (no commercial use)"
+    licence: ClassVar[str] = NON_COMMERCIAL
     download_size: ClassVar[str] = "4.9 GB"
     expected: ClassVar[Mapping[str, tuple[int, int]]] = {
         "bottle": (209, 83),
@@ -40,28 +40,3 @@ class MVTecAD(Folder):
         "wood": (247, 79),
         "zipper": (240, 151),
     }
-
-    def _checked_root(self, root: Path | str | None) -> Path:
-        try:
-            return super()._checked_root(root)
-        except FewShotError as error:
-            raise FewShotError(f"{error}; {self.download()}") from error
-
-    @classmethod
-    def download(cls) -> str:
-        """Where the images come from, in one clause."""
-        return f"download {cls.download_size} from {cls.source} and unpack it there"
-
-    def _find_classes(self) -> dict[str, Path]:
-        found = {name: self.root / name for name in self.expected if (self.root / name).is_dir()}
-        if found:
-            return found
-        below = [f.name for f in sorted(self.root.iterdir()) if (f / "bottle").is_dir()]
-        hint = (
-            f"did you mean {self.root / below[0]}?"
-            if below
-            else f"for other classes use folder:{self.root}"
-        )
-        raise FewShotError(
-            f"{self.root} holds none of the 15 classes of MVTec AD (bottle, ... zipper); {hint}"
-        )
