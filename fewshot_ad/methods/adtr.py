@@ -9,10 +9,11 @@ rebuilds normal features more readily than others. A position is as anomalous as
 from what was rebuilt.
 
 There is no official code. Only the form for normal images is here, without the losses for labelled
-anomalies. Deviations: channels are standardised over the support; the quick transformer is half as
-wide with half the layers, and its rate falls along a cosine; Adam, no dropout; positions are added
-in every layer and interpolated on other grids; the map is blurred. With one or two images the query
-learns them by heart: an object must stand where it stood. ``PAPER`` holds the paper's settings.
+anomalies. Deviations: channels are standardised over the support; the quick transformer has half
+the width, heads and layers, and its rate falls along a cosine; Adam, no dropout; positions are
+added in every layer and interpolated on other grids; the map is blurred. With one or two images the
+query learns them by heart: an object must stand where it stood. ``PAPER`` holds the paper's
+settings.
 """
 
 from collections.abc import Mapping
@@ -52,7 +53,7 @@ class ADTR(FeatureMethod):
     track: ClassVar[Track] = "target_tuned"
     levels: tuple[int, ...] = (1, 2, 3)
     width: int = 128
-    heads: int = 8
+    heads: int = 4
     layers: int = 2
     steps: int = 200
     batch_size: int = 4
@@ -62,8 +63,9 @@ class ADTR(FeatureMethod):
 
     PAPER: ClassVar[Mapping[str, Any]] = {
         "width": 256,
+        "heads": 8,
         "layers": 4,
-        "steps": 7_500,  # 500 epochs of 15 batches
+        "steps": 7_500,  # 500 epochs of 15 batches, not checked
         "batch_size": 16,
         "learning_rate": 1e-4,
         "blur": 0.0,

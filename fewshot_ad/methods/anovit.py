@@ -13,7 +13,8 @@ doublings of the grid as come nearest to it, and at that size compared. Half as 
 which few images would mislead; standardised features; the rate falls along a cosine; the map is
 blurred. Weak at few shots by nature: frozen tokens tell of colours they never met, so that defects
 are rebuilt as well, and with one or two images the decoder learns those by heart. ``PAPER`` holds
-the paper's settings, for which ``backbone`` is to be a ViT-B/16 and images 384 px large.
+the paper's settings, for which ``backbone`` is to be a ViT-B/16 and images 384 px large; its budget
+is not known to us and stays the quick one.
 """
 
 import math

@@ -14,7 +14,7 @@ thirteen; copies are moved and turned a little, not flipped or turned by quarter
 chosen; a Gaussian in place of a mean filter blurs the map. Weak at few shots by nature: it learns
 to paint from nothing, hours long in the paper, and from one or two images it paints those. Nor is
 it quick: as many windows as patches go through the network for one image. ``PAPER`` holds the
-paper's settings.
+paper's settings but for its budget, which ends where a held-out loss stops falling.
 """
 
 from collections.abc import Mapping
