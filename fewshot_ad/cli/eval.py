@@ -33,6 +33,7 @@ from fewshot_ad.cli.workers import compute_rows
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes import Manifest, episodes, leak_warning, load_manifest
 from fewshot_ad.evaluation.known import LIMIT
+from fewshot_ad.evaluation.memory import memory_line
 
 app = typer.Typer()
 
@@ -177,6 +178,8 @@ def eval_command(
         screen=screen,
     )
     screen.say(_first_line(source, methods))
+    if (line := memory_line(methods, trials, run.eval_size, workers)) is not None:
+        screen.say(line)
     screen.show(compute_rows(run, [*product(methods, trials)], workers))
     pictures = "" if no_overlays else f", pictures: {run.overlays}/"
     screen.say(f"rows: {run.results}{pictures}")
