@@ -55,7 +55,8 @@ class PatchSVDD(MapMethod):
     Attributes:
         dims: of a code.
         width: channels of the encoder's first layer, a quarter of its widest.
-        svdd_weight: of the loss of patches side by side, over that of positions (lambda).
+        svdd_weight: of the loss of patches side by side, over that of positions (lambda); much more
+            than the default makes all codes alike, and the search slow.
         steps: of training.
         batch_size: images per step at most.
         pairs_per_step: pairs of patches of either size, for either loss.
