@@ -11,8 +11,8 @@ Deviations. The decoder is narrow, has one residual layer per level whatever the
 where the paper has transposed convolutions, and has norms over the channels of one image. It starts
 at the mean features of the support, which the first steps would only find again. Altered copies of
 the support are learned from besides; gradients are clipped. Maps are resized without aligned
-corners. One image is soon known with all its copies; below 8 images the decoder is wrong about
-normal variation that it never saw. ``PAPER`` holds the paper's settings.
+corners. One image is soon known with all its copies; with few, the decoder is wrong about normal
+variation that it never saw. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
@@ -27,11 +27,12 @@ from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
 from fewshot_ad.parts.students import (
+    Cosine,
     Decoder,
     cosine_distances,
+    cosine_loss,
     start_from_means,
     support_views,
-    whole_map_distances,
 )
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import SupportBudget, train_on_support
@@ -58,9 +59,9 @@ class RD4AD(FeatureMethod):
     fusion: ClassVar[Literal["mean", "sum"]] = "sum"
     levels: tuple[int, ...] = (1, 2, 3)
     width: int = 16
-    cosine: Literal["position", "whole_map"] = "position"
+    cosine: Cosine = "position"
     support_views: int = 32
-    steps: int = 150
+    steps: int = 250
     batch_size: int = 4
     learning_rate: float = 2e-3
     decoder_: Decoder | None = field(default=None, init=False, repr=False)
@@ -97,12 +98,10 @@ class RD4AD(FeatureMethod):
         decoder = Decoder(backbone, self.width, self.seed)
         decoder.to(levels[0].device)
         start_from_means(decoder, levels)
-        distances = whole_map_distances if self.cosine == "whole_map" else cosine_distances
 
         def loss(rows: Int[Tensor, " k"], _: torch.Generator) -> Float[Tensor, ""]:
             some = [maps[rows] for maps in levels]
-            found = distances(some, decoder(some))
-            return torch.stack([each.mean() for each in found]).sum()
+            return cosine_loss(some, decoder(some), self.cosine)
 
         train_on_support(decoder, loss, len(levels[0]), self._budget, "RD4AD")
         self.decoder_ = decoder

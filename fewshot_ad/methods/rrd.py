@@ -10,10 +10,10 @@ features, and to bring the features of different images together. What is rebuil
 then its cleaned self.
 
 Deviations, besides those of our RD4AD, whose decoder this shares: the projections are added to what
-they project and start at nothing; one learning rate in place of two. The paper brings a shuffled
-batch together with itself, and by the letter that is a divergence of a set from itself, always 0;
-here some positions of an image are brought together with some of the next. Noise is drawn once per
-view. With a single view there is nobody to meet, and that loss is 0. ``PAPER`` holds the paper's
+they project and start at nothing; one learning rate in place of two. A batch and its own shuffle,
+which the paper brings together, are one set, whose divergence from itself is always 0; here some
+positions of an image are brought together with the same of the next. Noise is drawn once per view.
+With a single view there is nobody to meet, and that loss is 0. ``PAPER`` holds the paper's
 settings, one number of epochs for all classes, where the released code has one for each.
 """
 
@@ -33,9 +33,11 @@ from fewshot_ad.parts.noise import simplex_noise
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.students import (
+    Cosine,
     Decoder,
     conv_layer,
     cosine_distances,
+    cosine_loss,
     start_from_means,
     support_views,
     whole_map_distances,
@@ -93,6 +95,8 @@ class RRD(FeatureMethod):
         backbone: name, file or factory of a feature extractor; the paper's is wide_resnet50_2.
         levels: feature maps that are rebuilt.
         width: channels of the decoder at the first level, doubled at each further one.
+        cosine: in training of every ``position`` or of the ``whole_map`` as one long vector, as the
+            released code of RD4AD has it.
         projection_weight: of the three losses of the projections together.
         noise: amplitude of the simplex noise, in deviations of a colour.
         support_views: the support and altered copies of it, so many at least.
@@ -104,6 +108,7 @@ class RRD(FeatureMethod):
     fusion: ClassVar[Literal["mean", "sum"]] = "sum"
     levels: tuple[int, ...] = (1, 2, 3)
     width: int = 16
+    cosine: Cosine = "position"
     projection_weight: float = 0.2
     noise: float = 0.2
     support_views: int = 32
@@ -114,6 +119,7 @@ class RRD(FeatureMethod):
 
     PAPER: ClassVar[Mapping[str, Any]] = {
         "width": 256,
+        "cosine": "whole_map",
         "support_views": 1,
         "steps": 1400,  # 100 epochs of 14 batches
         "batch_size": 16,
@@ -150,9 +156,9 @@ class RRD(FeatureMethod):
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
             clean, disturbed = ([maps[rows] for maps in each] for each in (levels, noisy))
             cleaned = networks.project(clean)
-            found = whole_map_distances(clean, networks.decoder(cleaned))
+            distilled = cosine_loss(clean, networks.decoder(cleaned), self.cosine)
             projected = projection_loss(disturbed, cleaned, networks.project(disturbed), generator)
-            return torch.stack(found).mean(dim=1).sum() + self.projection_weight * projected
+            return distilled + self.projection_weight * projected
 
         train_on_support(networks, loss, len(views), self._budget, "RRD")
         self.networks_ = networks
@@ -208,7 +214,7 @@ def projection_loss(
         projected: projected features of the noisy copies.
         generator: of the positions that meet.
     """
-    denoising = torch.stack(whole_map_distances(cleaned, projected)).mean(dim=1).sum()
+    denoising = cosine_loss(cleaned, projected, "whole_map")
     similar = 1 - torch.stack(whole_map_distances(noisy, cleaned))
     contrast = (similar - MARGIN).clamp(min=0).mean(dim=1).sum()
     meeting = torch.stack([_meeting(maps, generator) for maps in cleaned]).sum()

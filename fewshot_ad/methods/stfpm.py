@@ -13,8 +13,8 @@ the first steps would only find again. Adam with clipped gradients in place of a
 gradient, which diverges with other backbones than the paper's. Altered copies of the support are
 learned from besides, and no part of it is held out to choose an epoch. Distances have a floor and
 the root of their product is taken, so that one level without any disagreement does not silence all
-others. The map is blurred. One image is soon known with all its copies; below 8 images the student
-is wrong about normal variation that it never saw. ``PAPER`` holds the paper's settings.
+others. The map is blurred. One image is soon known with all its copies; with few, the student is
+wrong about normal variation that it never saw. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
@@ -33,6 +33,7 @@ from fewshot_ad.parts.students import (
     RedrawnCopy,
     Student,
     cosine_distances,
+    cosine_loss,
     start_from_means,
     support_views,
 )
@@ -64,7 +65,7 @@ class STFPM(FeatureMethod):
     student: Literal["compact", "copy"] = "compact"
     width: int = 16
     support_views: int = 32
-    steps: int = 150
+    steps: int = 300
     batch_size: int = 4
     learning_rate: float = 2e-3
     weight_decay: float = 1e-4
@@ -105,8 +106,7 @@ class STFPM(FeatureMethod):
         def loss(rows: Int[Tensor, " k"], _: torch.Generator) -> Float[Tensor, ""]:
             """Half the squared distance of unit vectors, mean over positions (section 3.2)."""
             some = [maps[rows] for maps in taught]
-            found = cosine_distances(some, student(views[rows], some))
-            return torch.stack([each.mean() for each in found]).sum()
+            return cosine_loss(some, student(views[rows], some))
 
         train_on_support(student, loss, len(views), self._budget, "STFPM")
         self.student_ = student

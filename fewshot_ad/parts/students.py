@@ -8,6 +8,7 @@ one image, so that a single image is enough to train on.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,9 @@ NORM_GROUPS = 8
 STEM_STRIDE = 4
 VIEWS_GENERATOR = -2  # no step of training has it
 
+Cosine = Literal["position", "whole_map"]
+"""Of what the angle is taken: of every position's features, or of all of an image at once."""
+
 Levels = Sequence[Float[Tensor, "b _ _ _"]]
 
 
@@ -41,6 +45,12 @@ def whole_map_distances(taught: Levels, learned: Levels) -> list[Float[Tensor, "
     """1 - cosine of all features of an image taken as one long vector, per level."""
     pairs = zip(taught, learned, strict=True)
     return [1 - functional.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in pairs]
+
+
+def cosine_loss(taught: Levels, learned: Levels, cosine: Cosine = "position") -> Float[Tensor, ""]:
+    """Mean distance, the sum over levels."""
+    distances = cosine_distances if cosine == "position" else whole_map_distances
+    return torch.stack([each.mean() for each in distances(taught, learned)]).sum()
 
 
 def support_views(

@@ -141,9 +141,9 @@ def test_the_papers_settings_are_settings() -> None:
 
 
 @pytest.mark.slow
-def test_pills_with_defects_are_told_from_normal_ones() -> None:
+def test_washers_with_defects_are_told_from_normal_ones() -> None:
     method, dataset = EfficientAD(device="cpu"), load_dataset("synthetic")
-    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
-    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
-    scores = method.fit(Support("pill", shown.images)).predict(judged.images).image_score
+    shown = read_labelled(dataset, dataset.train("washer")[:16], method.preprocess)
+    judged = read_labelled(dataset, dataset.test("washer"), method.preprocess)
+    scores = method.fit(Support("washer", shown.images)).predict(judged.images).image_score
     assert roc_auc_score(judged.is_anomalous, scores) > 0.8

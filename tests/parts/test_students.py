@@ -12,6 +12,7 @@ from fewshot_ad.parts.students import (
     RedrawnCopy,
     Student,
     cosine_distances,
+    cosine_loss,
     support_views,
     whole_map_distances,
 )
@@ -44,6 +45,9 @@ def test_distances_of_positions_and_of_whole_maps(images: Tensor) -> None:
     np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-9)
     (whole,) = whole_map_distances([taught], [learned])
     assert float(whole) == pytest.approx(loops(a.ravel(), b.ravel()))
+    twice = [taught, taught], [learned, learned]
+    assert float(cosine_loss(*twice)) == pytest.approx(2 * np.mean(expected))
+    assert float(cosine_loss(*twice, "whole_map")) == pytest.approx(2 * float(whole))
 
 
 def test_a_distance_is_half_the_squared_one_of_unit_vectors(images: Tensor) -> None:
