@@ -120,15 +120,7 @@ def eval_command(
         bool,
         typer.Option("--boxes", help="Judge boxes around what stands out in the maps, besides."),
     ] = False,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Processes that share the methods and classes, each with its share of the "
-            "threads and a backbone of its own; the rows are those of one process.",
-        ),
-    ] = 1,
+    workers: options.Workers = 1,
     quiet: options.Quiet = False,
 ) -> None:
     """Evaluate methods on episodes of unseen classes: a table, result rows, overlays.

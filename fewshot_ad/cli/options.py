@@ -76,5 +76,14 @@ Offline = Annotated[
         help="Never touch the network: 'weights fetch' refuses, and libraries are told so too.",
     ),
 ]
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes that share the methods and classes, each with its share of the "
+        "threads and a backbone of its own; the rows are those of one process.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option(help="No progress and no messages.")]
 KNOWN_FORM = "NAME[:ROOT][:class+class], several joined by commas"

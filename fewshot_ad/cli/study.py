@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,7 @@ from fewshot_ad.cli.methods import AsJson
 from fewshot_ad.cli.running import Run, check_shots, check_writable, choose_known
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.cli.settings import configured_method, parse_target_classes
+from fewshot_ad.cli.workers import compute_rows
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes import episodes
 from fewshot_ad.evaluation.identity import method_name
@@ -53,6 +55,7 @@ def study_command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, say what would run, and stop.")
     ] = False,
+    workers: options.Workers = 1,
     as_json: AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -84,9 +87,8 @@ def study_command(
             screen.say(f"  {cell}")
         return
     rows: list[ResultRow] = []
-    for number, cell in enumerate(cells, start=1):
-        screen.say(f"[{number}/{len(cells)}] {cell}")
-        rows += runs[cell.dataset.name, cell.known].rows(cell.method, cell.trials)
+    for key, some in groupby(cells, lambda cell: (cell.dataset.name, cell.known)):
+        rows += compute_rows(runs[key], [(cell.method, cell.trials) for cell in some], workers)
     screen.show(rows)
     screen.say(f"rows: {out / 'results.jsonl'}")
 
