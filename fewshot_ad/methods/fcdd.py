@@ -164,7 +164,8 @@ class FCDD(FeatureMethod):
             some = torch.randperm(len(anomalous), generator=generator)[: self.batch_size]
             maps = torch.cat([normal[rows], anomalous[some]])
             pixels = blow_up(distances(head(maps)), size, self.sigma)
-            return one_class_loss(pixels, torch.cat([torch.zeros_like(masks[rows]), masks[some]]))
+            clean = masks.new_zeros(len(rows), *size)
+            return one_class_loss(pixels, torch.cat([clean, masks[some]]))
 
         train_on_support(head, loss, len(normal), budget, "fitting FCDD")
 

@@ -100,6 +100,12 @@ def test_the_loss_of_nothing_said_is_finite_and_has_a_slope() -> None:
     assert (pixels.grad < 0).all()
 
 
+@pytest.mark.parametrize(("shots", "views"), [(1, 6), (4, 2)])
+def test_any_number_of_images_is_painted(images: Tensor, shots: int, views: int) -> None:
+    method = small(painted_views=views).fit(Support("noise", images[:shots]))
+    assert method.predict(images).image_score.isfinite().all()
+
+
 @pytest.mark.parametrize("teach", ["pixel", "image"])
 def test_a_batch_holds_both_kinds(images: Tensor, teach: str, monkeypatch) -> None:
     seen = []
