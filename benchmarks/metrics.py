@@ -1,25 +1,35 @@
-"""The pixel metrics side by side with scikit-learn and a plain AUPRO, all in one run.
+"""The pixel metrics side by side with their peers, all in one run.
 
     python benchmarks/metrics.py                          100 maps of 256 x 256
-    python benchmarks/metrics.py --images 83 --size 900   too large for patience with the peers
+    python benchmarks/metrics.py --images 83 --size 900   minutes for some of the peers
 
+adeval, anomalib and torchmetrics take part where ``install_peers.sh`` has made their environment.
 Read the ratios: seconds depend on the machine. NumPy's sort uses AVX-512 where it can, which is
 several times slower than its AVX2 path on AMD Zen 4 (numpy/x86-simd-sort, issue 6); there,
 ``NPY_DISABLE_CPU_FEATURES="X86_V4 AVX512_ICL"`` shows what another machine would.
 """
 
 import argparse
+import json
+import subprocess
+import sys
+import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import cv2
 import numpy as np
+from measuring import table
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from fewshot_ad.evaluation.aupro import prepare_truth
 from fewshot_ad.evaluation.metrics import PIXEL_METRICS, pixel_metrics
 from fewshot_ad.evaluation.streaming import StreamingPixelMetrics
+
+PEERS = Path(__file__).parent / ".peers" / "bin" / "python"
+EXACT, SORT = "ours, exact, all four", "np.sort of the values alone"
 
 Values = Mapping[str, float | None]
 
@@ -85,10 +95,10 @@ def contestants(maps: np.ndarray, masks: list[np.ndarray]) -> dict[str, Callable
     truth, scores = np.stack(masks).ravel(), maps.ravel()
     prepared = prepare_truth(masks)
     return {
-        "ours, exact, all four": lambda: pixel_metrics(maps, prepared).values(),
+        EXACT: lambda: pixel_metrics(maps, prepared).values(),
         "ours, masks prepared anew": lambda: pixel_metrics(maps, prepare_truth(masks)).values(),
         "ours, streaming, all four": lambda: streamed(maps, masks),
-        "np.sort of the values alone": lambda: sorted_only(scores),
+        SORT: lambda: sorted_only(scores),
         "scikit-learn AUROC": lambda: {"p_auroc": float(roc_auc_score(truth, scores))},
         "scikit-learn AP": lambda: {"p_ap": float(average_precision_score(truth, scores))},
         "scikit-learn F1 curve": lambda: {"p_f1_max": sklearn_f1_max(truth, scores)},
@@ -117,28 +127,62 @@ def difference(values: Values, ours: Values) -> str:
     return f"{max(apart):.1e}" if apart else "-"
 
 
+def peers(
+    python: Path, maps: np.ndarray, masks: list[np.ndarray], repeats: int
+) -> dict[str, tuple[float, float, Values]]:
+    """Seconds, megabytes and values of those that live in an environment of their own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        np.save(folder / "maps.npy", maps)
+        np.save(folder / "masks.npy", np.stack(masks))
+        worker = Path(__file__).with_name("peer_metrics.py")
+        subprocess.run([python, worker, folder, str(repeats)], check=True, stdout=sys.stderr)
+        return json.loads((folder / "metrics.json").read_text())
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="pixel metrics against their peers")
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--python", type=Path, default=PEERS, help="of the peers' environment")
     options = parser.parse_args()
     maps, masks = draw_case(options.images, options.size)
     share = np.mean([mask.mean() for mask in masks])
     print(
-        f"{len(maps)} maps of {options.size} x {options.size}, {share:.1%} of the pixels anomalous"
+        f"{len(maps)} maps of {options.size} x {options.size}, {share:.1%} of the pixels "
+        "anomalous; CPU seconds, megabytes beside the maps\n"
     )
-    print(f"{'':28}{'CPU s':>9}{'ratio':>8}{'MB':>8}  largest difference from ours, exact")
-    ours: Values = {}
-    first = peers = 0.0
-    for name, call in contestants(maps, masks).items():
-        values, seconds, megabytes = measure(call, options.repeats)
-        ours, first = (ours, first) if ours else (values, seconds)
-        peers += seconds if name.startswith("scikit-learn") else 0.0
-        apart = difference(values, ours)
-        print(f"{name:28}{seconds:9.3f}{seconds / first:8.1f}{megabytes:8.0f}  {apart}")
-    print(f"scikit-learn's three calls take {peers / first:.1f} times as long as ours, exact.")
+    found = {
+        name: measure(call, options.repeats) for name, call in contestants(maps, masks).items()
+    }
+    if options.python.exists():
+        told = peers(options.python, maps, masks, options.repeats)
+        found |= {name: (values, *costs) for name, (*costs, values) in told.items()}
+    else:
+        print(f"no {options.python}: adeval, anomalib and torchmetrics are left out\n")
+    (ours, first, _), sort = found[EXACT], found[SORT][1]
+    print(
+        table(
+            ("", "s", "times ours", "MB", "largest difference from ours, exact"),
+            [
+                (
+                    name,
+                    f"{each:.3f}",
+                    f"{each / first:.1f}",
+                    f"{size:.0f}",
+                    difference(values, ours),
+                )
+                for name, (values, each, size) in found.items()
+            ],
+        )
+    )
+    print(f"\nOurs, exact, take {first / sort:.2f} times one sort of all values.")
+    for peer in ("scikit-learn", "adeval", "anomalib"):
+        together = sum(each for name, (_, each, _) in found.items() if name.startswith(peer))
+        if together:
+            print(f"What {peer} has takes {together / first:.1f} times as long as ours, exact.")
 
 
 if __name__ == "__main__":

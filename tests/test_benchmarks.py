@@ -12,7 +12,7 @@ from fewshot_ad.data import load_dataset
 from fewshot_ad.parts.search import nearest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-SCRIPTS = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - {"peer_worker"})
+SCRIPTS = sorted({path.stem for path in BENCHMARKS.glob("*.py")} - {"peer_worker", "peer_metrics"})
 
 
 @pytest.fixture(autouse=True)
