@@ -11,12 +11,13 @@ is abnormal, where student and autoencoder differ the arrangement of normal part
 Deviations. The teacher is the backbone itself, standardised over the support; the paper's is a
 small network distilled from a large one on ImageNet, which is a download and days of training.
 So this is no faster than its backbone. In place of ImageNet, drawn textures and disordered pieces
-of the support are what the student says nothing of. Networks are narrower, halve the image by
-strides, and meet the teacher on its grid. The worst tenth of a percent of all values teaches too
-slowly for a short budget: a tenth does by default. Maps are scaled by quantiles over every tenth
-support image, which is not learned from; with fewer than 8 images over new copies of all of them,
-which look too normal, so that the balance of the two maps degrades. ``PAPER`` holds the paper's
-settings.
+of the support are what the student says nothing of (``texture_dir`` takes any). Networks are
+narrower, halve the image by strides, and meet the teacher on its grid. For a short budget the
+student learns from the worst tenth of all values, not the worst thousandth; colours are changed
+once per view; gradients are clipped; the learning rate does not fall. Maps are scaled by quantiles
+over every tenth support image, which is not learned from; with fewer than 8 images over new copies
+of all of them, which look too normal, so that the balance of the two maps degrades. The map is
+blurred. ``PAPER`` holds the paper's settings.
 """
 
 import math
@@ -44,7 +45,7 @@ from fewshot_ad.parts.student_pairs import Pair, hardest, jittered
 from fewshot_ad.parts.students import support_views
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import SupportBudget, train_on_support
-from fewshot_ad.parts.textures import load_textures
+from fewshot_ad.parts.textures import TextureKind, load_textures
 from fewshot_ad.parts.training import step_generator
 
 __all__ = ["EfficientAD"]
@@ -65,7 +66,9 @@ class EfficientAD(FeatureMethod):
         code: numbers that the autoencoder squeezes an image into.
         hard_share: share of the values, the worst ones, that the student learns from.
         support_views: the support and altered copies of it, so many at least.
-        texture_views: images of other things.
+        textures: what other things are: ``drawn``, pieces of the ``support``, or either: ``mixed``.
+        texture_dir: folder with images of other things instead; the paper's is ImageNet.
+        texture_views: how many of them.
         steps, batch_size: of training; a batch is of views.
         learning_rate, weight_decay: of Adam.
     """
@@ -76,6 +79,8 @@ class EfficientAD(FeatureMethod):
     code: int = 64
     hard_share: float = 0.1
     support_views: int = 32
+    textures: TextureKind = "mixed"
+    texture_dir: str | None = None
     texture_views: int = 32
     steps: int = 200
     batch_size: int = 2
@@ -113,14 +118,16 @@ class EfficientAD(FeatureMethod):
         """Train student and autoencoder, and learn the scales of their maps.
 
         Raises:
-            FewShotError: the loss is no longer finite; says at which step.
+            FewShotError: the texture folder cannot be used, or the loss is no longer finite; says
+                at which step.
         """
         check_support(support, self.min_shots)
         generator = step_generator(self.seed, PREPARATION)
         learned, kept = self._split(support.images, generator)
         views = support_views(learned, self.support_views, self.seed)
         colours = to_unit(views, self.preprocess)
-        textures = load_textures("mixed", colours)(self.texture_views, generator)
+        source = load_textures(self.textures, colours, self.texture_dir)
+        textures = source(self.texture_views, generator)
         others = from_unit(textures, self.preprocess).to(self.features.backbone.device)
         changed = from_unit(jittered(colours, generator), self.preprocess)
         pair = Pair(self._joined(views), self.width, self.code, self.seed)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,11 @@ def test_constant_images_divide_nothing_by_zero() -> None:
     images = torch.zeros(2, 3, 32, 32)
     found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
     assert found.image_score.isfinite().all()
+
+
+def test_an_empty_texture_folder_is_refused(images: Tensor, tmp_path: Path) -> None:
+    with pytest.raises(FewShotError, match="has no file"):
+        small(texture_dir=str(tmp_path)).fit(Support("noise", images[:1]))
 
 
 def test_a_variant_has_learned_nothing(images: Tensor) -> None:
