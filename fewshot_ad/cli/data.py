@@ -16,6 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from fewshot_ad.api import Dataset
     from fewshot_ad.data.audit import Audit, Finding
+    from fewshot_ad.data.published import Published
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -45,12 +46,11 @@ def info_command(dataset: DatasetSpec) -> None:
     name, _, root = dataset.partition(":")
     kind = dataset_class(name)
     console = Console()
-    for what in ("source", "licence"):
+    for what in ("title", "source", "licence", "layout"):
         if hasattr(kind, what):
             console.print(Text(f"{what}: {getattr(kind, what)}"), soft_wrap=True)
-    expected = getattr(kind, "expected", {})
-    if expected and not root:
-        console.print(_expected_table(expected))
+    if hasattr(kind, "known_classes") and not root:
+        console.print(_known_table(kind))
     else:
         console.print(_listed_table(load_dataset(dataset)))
 
@@ -113,10 +113,13 @@ def _class_table(*columns: str) -> Table:
     return Table(Column("class", no_wrap=True, overflow="fold"), *columns)
 
 
-def _expected_table(expected: dict[str, tuple[int, int]]) -> Table:
+def _known_table(kind: "type[Published]") -> Table:
+    """Classes as published; counts that are not known stay empty."""
     table = _class_table("train", "test")
-    for class_name, (train, test) in expected.items():
-        table.add_row(Text(class_name), str(train), str(test))
+    for class_name in kind.known_classes():
+        table.add_row(Text(class_name), *map(str, kind.expected.get(class_name, ())))
+    if kind.total:
+        table.add_row("all", *map(str, kind.total))
     return table
 
 

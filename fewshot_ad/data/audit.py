@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from fewshot_ad.api import Dataset, FewShotError, Sample
 from fewshot_ad.data.files import ImageFiles, MaskSizeError
 from fewshot_ad.data.folder import NORMAL_NAMES
+from fewshot_ad.data.published import Published
 from fewshot_ad.images import read_header
 
 __all__ = ["Audit", "ClassCount", "Finding", "audit"]
@@ -78,7 +79,7 @@ def audit(dataset: Dataset, progress: Progress | None = None) -> Audit:
         dataset.name,
         tuple(scan.count() for scan in scans),
         dict(sorted(modes.items())),
-        (*findings, *_duplicates(scans)),
+        (*findings, *_total(dataset, scans), *_duplicates(scans)),
     )
 
 
@@ -202,6 +203,16 @@ def _content_digest(image: UInt8[np.ndarray, "h w 3"]) -> str:
 def _is_mask_of_normal(path: str) -> bool:
     parts = path.lower().split("/")
     return any(a == "ground_truth" and b in NORMAL_NAMES for a, b in pairwise(parts))
+
+
+def _total(dataset: Dataset, scans: list[_Scan]) -> Iterator[Finding]:
+    """Of a dataset that is there as a whole, and of which no counts of single classes are known."""
+    if not isinstance(dataset, Published) or dataset.total is None:
+        return
+    counted = (sum(len(scan.train) for scan in scans), sum(len(scan.test) for scan in scans))
+    if {*dataset.known_classes()} <= {*dataset.classes} and counted != dataset.total:
+        what = f"{counted} images in train and test, {dataset.total} expected"
+        yield Finding("warning", "all classes", what)
 
 
 def _duplicates(scans: list[_Scan]) -> Iterator[Finding]:
