@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-vars(np).setdefault("trapz", np.trapezoid)  # adeval 1.1 calls it by the old name
 from adeval import EvalAccumulator
 from anomalib.metrics.aupro import _AUPRO
 from torchmetrics.functional.classification import (
@@ -31,6 +30,7 @@ Values = dict[str, float]
 
 def adeval(maps: np.ndarray, masks: np.ndarray) -> Values:
     """A histogram over scores whose range is known."""
+    vars(np).setdefault("trapz", np.trapezoid)  # which it calls by the old name
     low, high = float(maps.min()), float(maps.max())
     counted = EvalAccumulator(low, high, low, high)
     for scores, mask in zip(maps, masks, strict=True):
