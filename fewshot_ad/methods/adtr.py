@@ -11,7 +11,8 @@ from what was rebuilt.
 There is no official code. Only the form for normal images is here, without the losses for labelled
 anomalies. Deviations: channels are standardised over the support; the quick transformer has half
 the width, heads and layers, and its rate falls along a cosine; Adam, no dropout; positions are
-added in every layer and interpolated on other grids; the map is blurred. With one or two images the
+added in every layer and interpolated on other grids; the map is blurred. Cells of the tiny
+backbone's grid are 16 pixels wide, and defects smaller than that drown. With one or two images the
 query learns them by heart: an object must stand where it stood. ``PAPER`` holds the paper's
 settings.
 """

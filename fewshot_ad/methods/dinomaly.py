@@ -13,8 +13,9 @@ The paper's point is one model for all classes of a dataset on DINOv2; here a mo
 and any backbone serves. So a group is a level, levels meet on the coarsest grid and are joined by a
 learned projection, and a linear head, which begins at the mean of the support, gives each its own
 width. Other deviations: the quick decoder is narrow, with three blocks for eight; Adam with a
-cosine to nothing in place of StableAdamW; and images are as large as the episode has them. With one
-or two images the decoder learns them by heart, and dropout alone generalises.
+cosine to nothing in place of StableAdamW; and images are as large as the episode has them. Cells of
+the tiny backbone's grid are 16 pixels wide, and defects smaller than that drown. With one or two
+images the decoder learns them by heart, and dropout alone generalises.
 ``PAPER`` holds the paper's settings, for which ``backbone`` is to be a DINOv2 ViT-B/14 and
 ``levels`` its quarters.
 """

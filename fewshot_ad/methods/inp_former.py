@@ -14,10 +14,12 @@ The paper trains one model for all classes of a dataset, its few-shot form too, 
 class's shots; here a model sees one class. Any backbone serves: a group is a level, levels meet on
 the coarsest grid and are joined by a fixed random projection, which training cannot make blind, and
 a linear head, which begins at the mean of the support, gives each its own width. Other deviations:
-the quick decoder is narrow, with three blocks for eight; Adam with a cosine to nothing in place of
-StableAdamW; no turned or shifted copies of the support. With one or two images few mixtures are
-seen, and new but normal parts of an object are rebuilt badly. ``PAPER`` holds the paper's
-settings, for which ``backbone`` is to be a DINOv2 ViT-B/14 and ``levels`` its quarters.
+the quick decoder is narrow, with three blocks for eight, and hard positions count in proportion to
+their distance, not to its third power, by which few steps follow fewer positions; Adam with a
+cosine to nothing in place of StableAdamW; no turned or shifted copies of the support. Cells of the
+tiny backbone's grid are 16 pixels wide, and defects smaller than that drown. With one or two images
+few mixtures are seen, and new but normal parts of an object are rebuilt badly. ``PAPER`` holds the
+paper's settings, for which ``backbone`` is to be a DINOv2 ViT-B/14 and ``levels`` its quarters.
 """
 
 from collections.abc import Mapping
@@ -83,7 +85,7 @@ class INPFormer(FeatureMethod):
     width: int = 128
     heads: int = 8
     blocks: int = 3
-    hardness: float = 3.0
+    hardness: float = 1.0
     coherence_weight: float = 0.2
     steps: int = 200
     batch_size: int = 4
@@ -96,6 +98,7 @@ class INPFormer(FeatureMethod):
         "width": 768,
         "heads": 12,
         "blocks": 8,
+        "hardness": 3.0,
         "steps": 45_000,  # 200 epochs of 3629 images
         "batch_size": 16,
     }

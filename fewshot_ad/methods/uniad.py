@@ -12,8 +12,9 @@ The paper's point is one model for all classes of a dataset; here, as in every e
 one class. Other deviations: channels are standardised over the support; the quick transformer has
 half the width, heads and layers, and its rate falls along a cosine; Adam, no dropout, for which
 jitter stands in; positions are interpolated on other grids, and the masked neighbourhood shrinks on
-grids that it would fill. With one or two images the positions are learned by heart: an object must
-stand where it stood. ``PAPER`` holds the paper's settings.
+grids that it would fill. Cells of the tiny backbone's grid are 16 pixels wide, and defects smaller
+than that drown. With one or two images the positions are learned by heart: an object must stand
+where it stood. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping

@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
+from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods.dinomaly import Dinomaly, loosened
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -163,3 +166,13 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> N
 
 def test_the_papers_settings_are_settings() -> None:
     assert small(**Dinomaly.PAPER).params()["blocks"] == 8
+
+
+@pytest.mark.slow
+def test_defects_of_pills_are_found_where_they_are() -> None:
+    """Half of them are smaller than a cell of the grid, so that images are hardly told apart."""
+    method, dataset = Dinomaly(device="cpu"), load_dataset("synthetic")
+    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
+    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
+    maps = method.fit(Support("pill", shown.images)).predict(judged.images).anomaly_map
+    assert roc_auc_score(judged.masks.flatten(), maps.flatten()) > 0.9
