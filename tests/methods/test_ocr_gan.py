@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+import torch
+from plates import PLAIN, SIZE, as_images, plate_support, plates
+
+from fewshot_ad.api import FewShotError
+from fewshot_ad.methods.ocr_gan import OCRGAN, part_frequencies
+
+
+def small(**changes) -> OCRGAN:
+    settings = {"preprocess": PLAIN, "device": "cpu", "inner_size": SIZE, "width": 4, "steps": 4}
+    return OCRGAN(**(settings | {"blur": 0.0} | changes))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10)])
+def test_both_halves_make_up_the_image_and_only_one_is_fine(size: tuple[int, int]) -> None:
+    images = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    low, high = part_frequencies(images)
+    torch.testing.assert_close(low + high, images)
+    assert high.min() < 0  # negative detail is kept
+    checks = ((torch.arange(8).view(-1, 1) + torch.arange(8)) % 2).float().expand(1, 3, 8, 8)
+    coarse, fine = part_frequencies(checks)
+    torch.testing.assert_close(coarse, torch.full_like(coarse, 0.5))
+    torch.testing.assert_close(fine, checks - 0.5)
+
+
+def test_the_score_is_the_gap_of_the_discriminators_features() -> None:
+    method, colours = small().fit(plate_support(2)), plates(2, seed=5)
+    found = method.predict(as_images(colours))
+    assert method.generator_ is not None
+    assert method.discriminator_ is not None
+    for image, score, ours in zip(colours, found.image_score, found.anomaly_map, strict=True):
+        rebuilt = method.generator_(image[None])
+        one, other = (method.discriminator_.body(x)[0].double() for x in (rebuilt, image[None]))
+        expected = sum(float(gap) ** 2 for gap in one - other) / len(one)
+        assert float(score) == pytest.approx(expected, rel=1e-2)
+        difference = np.abs((rebuilt[0] - image).double().numpy()).mean(axis=0)
+        np.testing.assert_allclose(ours, difference, rtol=1e-3, atol=1e-5)
+
+
+def test_channels_are_weighed_between_both_halves() -> None:
+    method, image = small().fit(plate_support(2)), plates(1, seed=5)
+    network = method.generator_
+    assert network is not None
+    codes = [
+        coder(half) for coder, half in zip(network.encoders, part_frequencies(image), strict=True)
+    ]
+    logits = network.choice(codes[0] + codes[1])[0]
+    expected = torch.zeros_like(image)
+    for number, (decoder, code) in enumerate(zip(network.decoders, codes, strict=True)):
+        share = torch.empty_like(code)
+        for channel in range(method.latent):
+            both = logits[channel].exp(), logits[method.latent + channel].exp()
+            share[0, channel] = both[number] / (both[0] + both[1])
+        expected += decoder(2 * share * code)
+    torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_training_rebuilds_the_support_better() -> None:
+    support = plate_support(4)
+    few, many = (
+        small(steps=steps).fit(support).predict(support.images).anomaly_map.mean()
+        for steps in (1, 60)
+    )
+    assert many < 0.8 * few
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"latent": 0}, "latent is 0: expected 1 or more"),
+        ({"feature_weight": -1.0}, "feature_weight is -1.0: expected 0 or more"),
+        ({"inner_size": 48}, "inner_size is 48: expected (16, 32, 64, 128, 256, 512)"),
+    ],
+)
+def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
+    with pytest.raises(FewShotError) as caught:
+        small(**changes)
+    assert words in str(caught.value)
