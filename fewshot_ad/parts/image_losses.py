@@ -72,6 +72,19 @@ def focal_loss(
     return binary_focal_loss_with_logits(logits[:, None], target, alpha=None, gamma=gamma).mean()
 
 
+def dice_loss(
+    logits: Float[Tensor, "b h w"], masks: Bool[Tensor, "b h w"], smooth: float = 1.0
+) -> Float[Tensor, ""]:
+    """1 - twice the overlap over the sum of both areas, over the whole batch.
+
+    V-Net: Fully Convolutional Neural Networks for Volumetric Medical Image Segmentation. Milletari,
+    Navab, Ahmadi. 3DV 2016. https://arxiv.org/abs/1606.04797
+    """
+    found, target = logits.sigmoid(), masks.to(logits)
+    overlap = (found * target).sum()
+    return 1 - (2 * overlap + smooth) / (found.sum() + target.sum() + smooth)
+
+
 def _gradient_magnitude(grey: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b h w"]:
     """By Prewitt's filters, a third each; the border is repeated."""
     across = grey.new_tensor(PREWITT)[None, None] / 3

@@ -19,6 +19,7 @@ BOX_SHARE = (0.02, 0.15)  # of the area of an image, CutPaste
 BOX_ASPECT = 3.3
 SCAR_WIDTH, SCAR_LENGTH = (2 / 256, 16 / 256), (10 / 256, 25 / 256)  # of the side of an image
 SCAR_TURN = 45.0
+FINEST_CELL = 4  # of Perlin's noise, in pixels
 JITTER = 0.1  # brightness and contrast of what is pasted
 
 
@@ -77,7 +78,7 @@ def paint_textures(
     textures: TextureSource,
     clean: float = 0.5,
     opacity: tuple[float, float] = (0.2, 1.0),
-    finest: int = 5,
+    finest: int | None = None,
 ) -> Synthetic:
     """DRAEM's anomalies: textures shine through blobs of Perlin's noise.
 
@@ -90,15 +91,20 @@ def paint_textures(
         textures: where looks come from.
         clean: share of the images that are left as they are.
         opacity: least and most.
-        finest: as in :func:`perlin_masks`.
+        finest: as in :func:`perlin_masks`; None for 5, or less where cells had less than 4 px.
     """
-    count, size = len(images), (images.shape[-2], images.shape[-1])
-    masks = perlin_masks(count, size, generator, finest=finest)
-    masks &= (torch.rand(count, generator=generator) >= clean).view(-1, 1, 1)
+    size = images.shape[-2], images.shape[-1]
+    chosen = torch.rand(len(images), generator=generator) >= clean
+    count, there = int(chosen.sum()), chosen.to(images.device)
+    if finest is None:
+        finest = min(5, max(1, min(size) // FINEST_CELL).bit_length() - 1)
+    blobs = perlin_masks(count, size, generator, finest=finest).to(images.device)
     low, high = opacity
     opacities = torch.rand(count, generator=generator) * (high - low) + low
-    painted = blend(images, textures(count, generator), masks.to(images.device), opacities)
-    return Synthetic(painted, masks.to(images.device))
+    painted, masks = images.clone(), torch.zeros_like(images[:, 0], dtype=torch.bool)
+    masks[there] = blobs
+    painted[there] = blend(images[there], textures(count, generator), blobs, opacities)
+    return Synthetic(painted, masks)
 
 
 def cut_paste(images: Float[Tensor, "b 3 h w"], generator: torch.Generator) -> Synthetic:

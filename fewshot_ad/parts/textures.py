@@ -93,9 +93,9 @@ def recoloured(
 
 def _either(one: TextureSource, other: TextureSource) -> TextureSource:
     def draw(count: int, generator: torch.Generator) -> Float[Tensor, "n 3 h w"]:
-        first = torch.rand(count, generator=generator) < 0.5
-        chosen = first.view(-1, 1, 1, 1)
-        return torch.where(chosen, one(count, generator), other(count, generator))
+        first = int((torch.rand(count, generator=generator) < 0.5).sum())
+        textures = torch.cat([one(first, generator), other(count - first, generator)])
+        return textures[torch.randperm(count, generator=generator)]
 
     return draw
 

@@ -28,6 +28,7 @@ class UNet(nn.Module):
         depth: halvings.
         skips: whether the way down is handed across; without, it is an autoencoder.
         seed: of the first weights.
+        start: what the outputs begin at; 0 if not given.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class UNet(nn.Module):
         depth: int = 3,
         skips: bool = True,
         seed: int = 0,
+        start: Float[Tensor, " o"] | None = None,
     ) -> None:
         super().__init__()
         widths = [width * min(2**level, WIDEST) for level in range(depth + 1)]
@@ -50,6 +52,9 @@ class UNet(nn.Module):
                 _block(b + a if skips else b, a) for a, b in reversed(list(pairwise(widths)))
             )
             self.head = nn.Conv2d(width, outputs, 1)
+        if start is not None:
+            self.head.bias = nn.Parameter(start.detach().clone())
+            nn.init.zeros_(self.head.weight)
 
     def forward(self, images: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h w"]:
         """Images of any size with 2 to the depth pixels or more along a side."""

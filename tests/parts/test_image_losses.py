@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fewshot_ad.parts.image_losses import (
     GMS_CONSTANT,
+    dice_loss,
     dissimilarity,
     focal_loss,
     gradient_dissimilarity,
@@ -76,13 +77,17 @@ def test_plain_images_have_gradients_to_learn_from() -> None:
     assert images.grad.isfinite().all()
 
 
-def test_the_focal_loss_is_that_of_single_pixels() -> None:
+def test_focal_and_dice_losses_are_those_of_single_pixels() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(2, 4, 5, generator=generator)
     masks = torch.rand(2, 4, 5, generator=generator) < 0.3
-    focal = []
+    focal, overlap, area = [], 0.0, 0.0
     for logit, marked in zip(logits.flatten().tolist(), masks.flatten().tolist(), strict=True):
         chance = 1 / (1 + math.exp(-logit))
         right = chance if marked else 1 - chance
         focal.append(-((1 - right) ** 2) * math.log(right))
+        overlap += chance * marked
+        area += chance + marked
     assert float(focal_loss(logits, masks)) == pytest.approx(sum(focal) / len(focal), rel=1e-4)
+    expected = 1 - (2 * overlap + 1) / (area + 1)
+    assert float(dice_loss(logits, masks)) == pytest.approx(expected, rel=1e-4)
