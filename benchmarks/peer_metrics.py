@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
 from adeval import EvalAccumulator
 from anomalib.metrics.aupro import _AUPRO
 from torchmetrics.functional.classification import (
