@@ -7,15 +7,14 @@ A few convolutions over frozen features say one number per position. Their loss 
 normal images and away from 0 on anomalous ones, which are made up. Every position is blown up to
 pixels with a Gaussian as wide as the receptive field; nothing else makes the map.
 
-Deviations: anomalies are plain boxes, as in the paper where nothing better is known, or boxes
-pasted from the image itself; a set of them is painted once. Their masks are known and used, as the
-paper does with real ones, but a region counts by its mean, however small; ``teach="image"`` goes by
-images alone. Features are standardised and frozen up to the level, whose place the paper's frozen
-layers take. Gaussians add up to 1 at every pixel, so that borders are not dimmer. The image score
-is the mean of the highest hundredth of the map, not of all of it. Without biases a map that is the
-same everywhere is out of reach, which matters most at one shot; there the head sees the one image
-beside boxes on it, and what differs in other normal images counts as anomalous more often.
-``PAPER`` holds the paper's settings.
+Deviations: anomalies are boxes of the image itself, pasted elsewhere; the paper scatters boxes of
+any colour (``confetti``), beside which real defects are faint. A set of images is painted once.
+Masks are known and used, as the paper uses those of real anomalies, but a region counts by its
+mean, however small; ``teach="image"`` goes by images alone. Features are standardised; the level
+takes the place of the layers that the paper freezes. Gaussians add up to 1 at every pixel, so that
+borders are not dimmer. The image score is the mean of the highest hundredth of the map, not of all
+of it. At one or two shots, what other normal images have besides has never been called normal and
+stands out more. ``PAPER`` holds the paper's settings.
 """
 
 import math
@@ -60,7 +59,7 @@ class FCDD(FeatureMethod):
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is VGG11.
         levels: which feature maps are joined, the first gives the grid.
-        anomalies: ``confetti``, boxes of one colour, or ``cut_paste``, boxes of the image itself.
+        anomalies: ``cut_paste``, boxes of the image itself, or ``confetti``, boxes of one colour.
         teach: what is anomalous of a painted image: each ``pixel`` under paint, or the ``image``.
         painted_views: how many images are painted.
         hidden: channels between the two convolutions.
@@ -73,7 +72,7 @@ class FCDD(FeatureMethod):
 
     track: ClassVar[Track] = "target_tuned"
     levels: tuple[int, ...] = (2,)
-    anomalies: Literal["confetti", "cut_paste"] = "confetti"
+    anomalies: Literal["cut_paste", "confetti"] = "cut_paste"
     teach: Literal["pixel", "image"] = "pixel"
     painted_views: int = 64
     hidden: int = 64
@@ -88,6 +87,7 @@ class FCDD(FeatureMethod):
     head_: nn.Sequential | None = field(default=None, init=False, repr=False)
 
     PAPER: ClassVar[Mapping[str, Any]] = {
+        "anomalies": "confetti",
         "teach": "image",
         "painted_views": 200,
         "top_share": 1.0,

@@ -16,8 +16,9 @@ drawn, or pieces of the support in disorder, where the paper downloads a dataset
 takes any); blobs cover the background as well. A set of images is painted once, not anew for each
 step. The adapter starts as the identity and learns as fast as the discriminator. The map is of
 logits, since chances of 1 tie; a fixed budget, where the released code keeps the best epoch on the
-test images. Made-up anomalies are as many at one shot, but a second normal image that differs from
-the first lies nearer to them. ``PAPER`` holds the paper's settings.
+test images. Few images take no fewer made-up anomalies, but at one or two shots what other normal
+images have besides has never been called normal and stands out more. ``PAPER`` holds the paper's
+settings.
 """
 
 from collections.abc import Mapping

@@ -10,10 +10,11 @@ show it are far from all normal ones, at both sizes.
 
 Deviations: a whole image is encoded at once, so that pairs of patches stand on a grid of 4 pixels,
 which a step shifts at random; that is ten times quicker than patch by patch. The jitter that keeps
-the network from reading positions off colour fringes is left out. A higher
-learning rate and far fewer steps by default; ``PAPER`` holds the paper's settings, with its common
-weight of the loss instead of one for each class. Search is exact. One image has thousands of
-patches and is enough; on even textures positions cannot be told, and little is learned there.
+the network from reading positions off colour fringes is left out. A higher learning rate and far
+fewer steps; the paper's weight of the losses is chosen for each class, ours is the common one of
+the released code. Search is exact. One image has thousands of patches and is enough; on even
+textures positions cannot be told, and training can do harm there. ``PAPER`` holds the paper's
+settings.
 """
 
 from collections.abc import Mapping
