@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from fewshot_ad.api import FewShotError, Sample
@@ -51,7 +52,7 @@ def read_table(path: Path, columns: Columns, default_class: str | None = None) -
     rows: dict[str, Row] = {}
     for number, fields in _lines(path, columns, default_class):
         where = f"{path}, line {number}"
-        row = _row(where, fields, columns, default_class)
+        row = _row(where, fields, columns)
         if row.sample.path in rows:
             raise FewShotError(f"{where}: {row.sample.path} is listed twice; leave one out")
         rows[row.sample.path] = row
@@ -65,18 +66,22 @@ def _lines(
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Fields by the lower-case names of their columns, less blanks, with the number of the line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        (_, header), *lines = _numbered(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise FewShotError(f"cannot read the table {path}: {error}; write it as UTF-8") from error
-    lines = text.splitlines()
-    header = lines[0] if lines else ""
-    reader = csv.reader(lines, delimiter=max(",;\t", key=header.count))
-    names = [name.strip().lower() for name in next(reader, [])]
+    names = [name.lower() for name in header]
     _check_columns(path, names, columns, default_class)
-    for fields in reader:
+    absent = {columns.class_name: default_class or "", columns.mask: ""}
+    for number, fields in lines:
         if any(fields):
-            padded = [*fields, *[""] * len(names)]
-            yield reader.line_num, {n: f.strip() for n, f in zip(names, padded, strict=False)}
+            yield number, absent | dict(zip_longest(names, fields[: len(names)], fillvalue=""))
+
+
+def _numbered(text: str) -> list[tuple[int, list[str]]]:
+    """Fields of every line less blanks, with its number; at least one line, though it be empty."""
+    lines = text.splitlines() or [""]
+    reader = csv.reader(lines, delimiter=max(",;\t", key=lines[0].count))
+    return [(reader.line_num, [field.strip() for field in fields]) for fields in reader]
 
 
 def _check_columns(
@@ -92,19 +97,16 @@ def _check_columns(
         )
 
 
-def _row(where: str, fields: Mapping[str, str], columns: Columns, default_class: str | None) -> Row:
-    class_name = fields.get(columns.class_name) or default_class or ""
-    image, label = fields[columns.image].replace("\\", "/"), fields[columns.label]
-    split = fields[columns.split].lower()
-    for name, field in ((columns.image, image), (columns.class_name, class_name)):
-        if not field:
+def _row(where: str, fields: Mapping[str, str], columns: Columns) -> Row:
+    for name in (columns.image, columns.class_name, columns.label):
+        if not fields[name]:
             raise FewShotError(f"{where}: no {name} is given; fill it in")
+    split = fields[columns.split].lower()
     if split not in SPLITS:
         raise FewShotError(f"{where}: {columns.split} is {split!r}; expected train or test")
-    if not label:
-        raise FewShotError(f"{where}: no label is given; expected normal, anomaly or a defect")
-    mask = fields.get(columns.mask, "").replace("\\", "/") or None
-    return Row(SPLITS[split], _sample(image, class_name, label, mask))
+    image, mask = (fields[name].replace("\\", "/") for name in (columns.image, columns.mask))
+    class_name, label = fields[columns.class_name], fields[columns.label]
+    return Row(SPLITS[split], _sample(image, class_name, label, mask or None))
 
 
 def _sample(image: str, class_name: str, label: str, mask: str | None) -> Sample:

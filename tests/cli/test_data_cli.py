@@ -6,6 +6,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
+from fewshot_ad.data import dataset_class, list_datasets
+
+OWN = ("csv", "folder", "synthetic")  # images that nobody published
 
 
 def write(root, *paths, seed=0):
@@ -56,6 +59,21 @@ def test_info_without_images_tells_licence_source_and_published_counts():
     assert "391" in result.stdout
 
 
+def test_info_of_a_dataset_counted_as_a_whole_tells_its_classes_and_total():
+    result = run("info", "mvtec_3d")
+    assert result.exit_code == 0
+    assert "cable_gland" in result.stdout
+    assert "2656" in result.stdout
+
+
+@pytest.mark.parametrize("name", [name for name in list_datasets() if name not in OWN])
+def test_info_of_every_published_dataset_tells_licence_source_and_layout(name):
+    result = run("info", name)
+    assert result.exit_code == 0, result.output
+    for what in ("title", "source", "licence", "layout"):
+        assert f"{what}: {getattr(dataset_class(name), what)}" in result.stdout
+
+
 @pytest.mark.parametrize("prefix", ["", "folder:"])
 def test_check_of_a_clean_folder_exits_with_0(root, prefix):
     result = run("check", f"{prefix}{root}")
@@ -98,6 +116,7 @@ def test_export_writes_a_dataset(root, tmp_path):
         (("check", "folder:absent"), "does not exist"),
         (("check", "./absent"), "does not exist"),
         (("info", "folder"), "folder:ROOT"),
+        (("info", "csv"), "csv:TABLE.csv"),
         (("export", "mvtec_ad", "--out", "never"), "download 4.9 GB"),
         (("export", "synthetic"), "--out"),
     ],

@@ -113,13 +113,28 @@ def test_a_file_that_is_not_there_is_named(write):
         dataset.train("nut")
 
 
-def test_what_is_no_table_is_told(write, tmp_path):
-    for spec, told in (
+@pytest.mark.parametrize(
+    ("header", "line", "told"),
+    [
+        ("file,kind", "a/1.png,x", "has no column image or split or label"),
+        ("", "", "has no column image"),
+        (HEADER, "x" * 200_000, "cannot read the table"),
+    ],
+)
+def test_another_table_is_told_what_is_missing(write, header, line, told):
+    with pytest.raises(FewShotError, match=told) as caught:
+        load_dataset(write(line, header=header))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
         ("csv", "needs a table; give it as csv:TABLE.csv"),
-        (f"csv:{tmp_path}", "is no file"),
-        (write("a/1.png,x", header="file,kind"), "has no column image or split or label"),
-        (f"csv:{tmp_path}/a/1.png", "write it as UTF-8"),
-    ):
-        with pytest.raises(FewShotError, match=told) as caught:
-            load_dataset(spec)
-        assert "\n" not in str(caught.value)
+        ("csv:{}", "is no file"),
+        ("csv:{}/a/1.png", "write it as UTF-8"),
+    ],
+)
+def test_what_is_no_table_is_told(write, tmp_path, spec, told):
+    with pytest.raises(FewShotError, match=told):
+        load_dataset(spec.format(tmp_path))
