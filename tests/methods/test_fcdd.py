@@ -3,10 +3,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.episodes.drawing import draw
+from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.methods import fcdd
 from fewshot_ad.methods.fcdd import FCDD, blow_up, build_head, distances, one_class_loss
 from fewshot_ad.parts.feature_cache import load_features
@@ -222,3 +226,12 @@ def test_impossible_values_are_refused_at_once(changes: dict[str, object], words
 
 def test_the_papers_settings_are_settings() -> None:
     assert small(**FCDD.PAPER).params()["teach"] == "image"
+
+
+@pytest.mark.slow
+def test_an_easy_class_is_learned() -> None:
+    method, dataset = FCDD(device="cpu"), load_dataset("synthetic")
+    shown = read_images(dataset, draw(dataset, "zipper", 0, 16), method.preprocess)
+    judged = read_labelled(dataset, dataset.test("zipper"), method.preprocess)
+    found = method.fit(Support("zipper", shown)).predict(judged.images)
+    assert roc_auc_score(judged.is_anomalous, found.image_score) > 0.8

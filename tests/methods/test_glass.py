@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.episodes.drawing import draw
+from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.methods import glass
 from fewshot_ad.methods.glass import GLASS, bounded, draw_blobs, hard_focal_loss
 from fewshot_ad.parts.feature_cache import load_features
@@ -249,3 +253,13 @@ def test_impossible_values_are_refused_at_once(changes: dict[str, object], words
 
 def test_the_papers_settings_are_settings() -> None:
     assert small(**GLASS.PAPER).params()["ascent_steps"] == 20
+
+
+@pytest.mark.slow
+def test_an_easy_class_is_learned_a_little() -> None:
+    """In 150 of the paper's 31,360 steps: ascent makes a discriminator learn slowly."""
+    method, dataset = GLASS(device="cpu"), load_dataset("synthetic")
+    shown = read_images(dataset, draw(dataset, "pill", 0, 16), method.preprocess)
+    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
+    found = method.fit(Support("pill", shown)).predict(judged.images)
+    assert roc_auc_score(judged.is_anomalous, found.image_score) > 0.65

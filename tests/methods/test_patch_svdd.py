@@ -1,11 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.episodes.drawing import draw
+from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.methods import patch_svdd
 from fewshot_ad.methods.patch_svdd import PatchSVDD
 from fewshot_ad.parts.patch_encoder import DIRECTIONS
@@ -201,3 +205,13 @@ def test_impossible_values_are_refused_at_once(changes: dict[str, object], words
 
 def test_the_papers_settings_are_settings() -> None:
     assert small(**PatchSVDD.PAPER).params()["pairs_per_step"] == 64
+
+
+@pytest.mark.slow
+def test_a_class_is_learned_a_little() -> None:
+    """In 100 steps of 300,000, patches of 16 images teach less than features of other data know."""
+    method, dataset = PatchSVDD(device="cpu"), load_dataset("synthetic")
+    shown = read_images(dataset, draw(dataset, "zipper", 0, 16), method.preprocess)
+    judged = read_labelled(dataset, dataset.test("zipper"), method.preprocess)
+    found = method.fit(Support("zipper", shown)).predict(judged.images)
+    assert roc_auc_score(judged.is_anomalous, found.image_score) > 0.6
