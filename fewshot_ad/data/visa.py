@@ -21,7 +21,7 @@ class VisA(Published, Folder):
     As published, images lie in ``CLASS/Data/Images/Normal`` and ``Anomaly``, and the table
     ``split_csv/1cls.csv`` says which are train and which test. Rearranged for one class, they are
     in the layout of MVTec AD, with the one kind of defect ``bad``; both are read, and the names of
-    images differ. Images end in ``.JPG`` and are turned by no EXIF tag; masks hold the codes of
+    images differ. The EXIF orientation of the ``.JPG`` files is ignored; masks hold the codes of
     kinds of defects, small numbers of which all but zero count.
 
     Raises:

@@ -185,7 +185,7 @@ def _parse_one(text: str, refused: tuple[str, str] | None) -> tuple[Dataset, tup
     """A dataset and its chosen classes; what follows the name may be a root, classes or both."""
     name, _, rest = text.partition(":")
     root, _, chosen = rest.rpartition(":")
-    if "/" in chosen or (not root and Path(chosen).is_dir()):
+    if "/" in chosen or (not root and Path(chosen).exists()):
         root, chosen = rest, ""
     dataset = load_dataset(f"{name}:{root}" if root else name)
     if not chosen:

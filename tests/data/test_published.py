@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fewshot_ad.api import FewShotError
+from fewshot_ad.assets import asset
 from fewshot_ad.data import dataset_class, list_datasets, load_dataset
 from fewshot_ad.data.audit import audit
 from fewshot_ad.data.published import Published
@@ -448,6 +449,14 @@ def test_soft_edges_of_btad_count_above_128(tmp_path):
     marked = dataset.read_mask(dataset.test("03")[0])
     assert marked is not None
     assert marked.any(axis=1).tolist() == [True, True] + [False] * (HEIGHT - 2)
+
+
+@pytest.mark.parametrize(("name", "class_name"), [("btad", "02"), ("mvtec_3d", "carrot")])
+def test_the_references_that_resad_published_are_found(name, class_name, tmp_path):
+    manifest = json.loads(asset("episodes", f"resad_{name}_4shot.json").read_text())
+    paths = manifest["support"]["0"][class_name]
+    dataset = load_dataset(f"{name}:{draw(tmp_path, dict.fromkeys(paths))}")
+    assert [sample.path for sample in dataset.train(class_name)] == paths
 
 
 def test_masks_of_one_image_of_loco_are_united(tmp_path):

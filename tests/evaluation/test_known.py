@@ -194,3 +194,13 @@ def test_a_spec_drops_the_target_unless_it_is_named(folder):
 def test_one_list_serves_several_targets_each_less_itself(folder):
     spec, target = f"folder:{folder}:nut+bolt", ("folder", "nut")
     assert parse_known(spec, exclude=target, leave_out=True).names == ("folder/bolt",)
+
+
+def test_a_table_beside_the_working_directory_is_no_class(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    image = np.zeros((4, 4), dtype=np.uint8)
+    for name in ("a", "b", "c"):
+        Image.fromarray(image).save(f"{name}.png")
+    lines = ("image,split,label,mask", "a.png,train,ok,", "b.png,test,ok,", "c.png,test,ng,a.png")
+    (tmp_path / "parts.csv").write_text("\n".join(lines), encoding="utf-8")
+    assert parse_known("csv:parts.csv").names == ("csv-parts/parts",)
