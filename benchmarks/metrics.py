@@ -159,7 +159,7 @@ def main() -> None:
     }
     if options.python.exists():
         told = peers(options.python, maps, masks, options.repeats)
-        found |= {name: (values, *costs) for name, (*costs, values) in told.items()}
+        found |= {name: (values, seconds, size) for name, (seconds, size, values) in told.items()}
     else:
         print(f"no {options.python}: adeval, anomalib and torchmetrics are left out\n")
     (ours, first, _), sort = found[EXACT], found[SORT][1]
