@@ -16,8 +16,10 @@ narrower, halve the image by strides, and meet the teacher on its grid. For a sh
 student learns from the worst tenth of all values, not the worst thousandth; colours are changed
 once per view; gradients are clipped; the learning rate does not fall. Maps are scaled by quantiles
 over every tenth support image, which is not learned from; with fewer than 8 images over new copies
-of all of them, which look too normal, so that the balance of the two maps degrades. The map is
-blurred. ``PAPER`` holds the paper's settings.
+of all of them, which look too normal, so that the balance of the two maps degrades. A short budget
+leaves the autoencoder ignorant: its map alone told nothing on a drawn class, so that by default it
+has a tenth of the sum and not a half, chosen after that look. The map is blurred. ``PAPER`` holds
+the paper's settings.
 """
 
 import math
@@ -38,6 +40,7 @@ from fewshot_ad.parts.parameters import (
     NOT_NEGATIVE,
     POSITIVE,
     POSITIVE_SHARE,
+    SHARE,
     check_parameters,
 )
 from fewshot_ad.parts.patches import join_levels
@@ -65,6 +68,7 @@ class EfficientAD(FeatureMethod):
         width: channels of the student's first layer, doubled after it.
         code: numbers that the autoencoder squeezes an image into.
         hard_share: share of the values, the worst ones, that the student learns from.
+        whole_share: of the autoencoder's map in the sum of the two.
         support_views: the support and altered copies of it, so many at least.
         textures: what other things are: ``drawn``, pieces of the ``support``, or either: ``mixed``.
         texture_dir: folder with images of other things instead; the paper's is ImageNet.
@@ -78,6 +82,7 @@ class EfficientAD(FeatureMethod):
     width: int = 32
     code: int = 64
     hard_share: float = 0.1
+    whole_share: float = 0.1
     support_views: int = 32
     textures: TextureKind = "mixed"
     texture_dir: str | None = None
@@ -91,6 +96,7 @@ class EfficientAD(FeatureMethod):
     PAPER: ClassVar[Mapping[str, Any]] = {
         "width": 128,
         "hard_share": 0.001,
+        "whole_share": 0.5,
         "support_views": 1,
         "texture_views": 1000,
         "steps": 70_000,
@@ -105,6 +111,7 @@ class EfficientAD(FeatureMethod):
             width=COUNT,
             code=COUNT,
             hard_share=POSITIVE_SHARE,
+            whole_share=SHARE,
             support_views=COUNT,
             texture_views=COUNT,
             steps=COUNT,
@@ -137,9 +144,11 @@ class EfficientAD(FeatureMethod):
         return self
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
-        """Mean of the two maps, each scaled to what normal images have of it."""
+        """Sum of the two maps, each scaled to what normal images have of it."""
         assert self.pair_ is not None
-        return Judgement([self.pair_.scaled(*self._differences(self.pair_, image))])
+        return Judgement(
+            [self.pair_.scaled(*self._differences(self.pair_, image), self.whole_share)]
+        )
 
     def _joined(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c h2 w2"]:
         return join_levels(self.features(images))

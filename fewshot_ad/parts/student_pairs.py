@@ -121,13 +121,15 @@ class Pair(nn.Module):
         levels = torch.tensor([LOW, HIGH], device=self.bounds.device)
         self.bounds = torch.stack([each.flatten().quantile(levels) for each in maps])
 
-    def scaled(self, *maps: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-        """Mean of both maps on their scales (section 3.4)."""
-        each = [
+    def scaled(
+        self, parts: Float[Tensor, "b h w"], wholes: Float[Tensor, "b h w"], share: float
+    ) -> Float[Tensor, "b h w"]:
+        """Mean of both maps on their scales, in which the second has this share."""
+        scaled = [
             HIGH_VALUE * (one - low) / (high - low).clamp(min=TINY)
-            for one, (low, high) in zip(maps, self.bounds, strict=True)
+            for one, (low, high) in zip((parts, wholes), self.bounds, strict=True)
         ]
-        return torch.stack(each).mean(dim=0)
+        return (1 - share) * scaled[0] + share * scaled[1]
 
 
 def hardest(values: Float[Tensor, "b c h w"], share: float) -> Float[Tensor, ""]:

@@ -66,7 +66,7 @@ def both_maps(method: EfficientAD, images: Tensor) -> list[np.ndarray]:
 
 
 def test_maps_are_scaled_by_the_quantiles_of_images_that_were_held_out(images: Tensor) -> None:
-    method = small(blur=1.5).fit(Support("noise", images[:8]))
+    method = small(blur=1.5, whole_share=0.5).fit(Support("noise", images[:8]))
     found = method.predict(images[8:])
     total = np.zeros((4, 4))
     held_out = both_maps(method, images[5:6])

@@ -61,15 +61,15 @@ def test_quantiles_of_normal_maps_become_0_and_a_tenth(taught: Tensor) -> None:
     low, high = (np.quantile(maps[0].numpy(), level) for level in (0.9, 0.995))
     where = 0.1 * (maps[0].numpy() - low) / (high - low)
     low, high = (np.quantile(maps[1].numpy(), level) for level in (0.9, 0.995))
-    where = (where + 0.1 * (maps[1].numpy() - low) / (high - low)) / 2
-    np.testing.assert_allclose(pair.scaled(*maps).numpy(), where, rtol=1e-4, atol=1e-5)
+    where = 0.7 * where + 0.3 * 0.1 * (maps[1].numpy() - low) / (high - low)
+    np.testing.assert_allclose(pair.scaled(*maps, 0.3).numpy(), where, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_without_any_spread_stay_finite(taught: Tensor) -> None:
     pair = Pair(taught, 8, 4, seed=0)
     flat = torch.ones(1, 8, 8)
     pair.measure(flat, flat)
-    assert pair.scaled(flat, flat).eq(0).all()
+    assert pair.scaled(flat, flat, 0.5).eq(0).all()
 
 
 @pytest.mark.parametrize(("share", "count"), [(0.1, 38), (1e-6, 1), (1.0, 384)])
