@@ -14,7 +14,7 @@ segmentation_models_pytorch, which has the usual ones ready and tested; its weig
 downloaded, so that all is learned from the support. With one or two anomalies it knows these by
 heart. Deviations from the paper: 64 px; a shallow ResNet as the encoder; groups are normalised, not
 batches, which a few steps do not settle; cross-entropy in its focal form, and the Dice loss, since
-anomalies are small; copies are moved and turned a little, and mirrored by no one; gradients are
+anomalies are small; copies are moved and turned a little, where the paper bends them; gradients are
 clipped. The image score is the mean of the highest hundredth of the pixels.
 """
 
