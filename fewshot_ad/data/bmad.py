@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from fewshot_ad.data.files import subfolders
 from fewshot_ad.data.folder import Folder
 from fewshot_ad.data.published import Published
+from fewshot_ad.data.trees import subfolders
 
 __all__ = ["BMAD"]
 

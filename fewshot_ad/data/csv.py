@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import FewShotError, Sample
-from fewshot_ad.data.files import ImageFiles, natural
+from fewshot_ad.data.files import ImageFiles
 from fewshot_ad.data.tables import Columns, read_table
+from fewshot_ad.data.trees import natural
 
 __all__ = ["CSV"]
 

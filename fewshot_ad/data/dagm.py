@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import Sample
-from fewshot_ad.data.files import below, by_stem, images, mask_of
 from fewshot_ad.data.published import Published
+from fewshot_ad.data.trees import below, by_stem, images, mask_of
 
 __all__ = ["DAGM"]
 

@@ -5,16 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import FewShotError, Sample
-from fewshot_ad.data.files import (
-    ImageFiles,
-    below,
-    by_stem,
-    images,
-    mask_of,
-    named,
-    subfolders,
-    visible,
-)
+from fewshot_ad.data.files import ImageFiles
+from fewshot_ad.data.trees import below, by_stem, images, mask_of, named, subfolders, visible
 
 __all__ = ["Folder"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import FewShotError, Sample
-from fewshot_ad.data.files import below, by_stem, images
 from fewshot_ad.data.published import NON_COMMERCIAL, SingleClass
+from fewshot_ad.data.trees import below, by_stem, images
 from fewshot_ad.images import read_mask
 
 __all__ = ["KSDD2"]

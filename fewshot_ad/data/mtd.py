@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import Sample
-from fewshot_ad.data.files import below, by_stem, images, natural, subfolders
 from fewshot_ad.data.published import SingleClass
+from fewshot_ad.data.trees import below, by_stem, images, natural, subfolders
 
 __all__ = ["MTD"]
 

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.data.files import MaskSizeError, below, images, subfolders
+from fewshot_ad.data.files import MaskSizeError
 from fewshot_ad.data.folder import Folder
 from fewshot_ad.data.published import NON_COMMERCIAL, Published
+from fewshot_ad.data.trees import below, images, subfolders
 
 __all__ = ["MVTecLOCO"]
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.data.files import ImageFiles, natural, subfolders, visible
+from fewshot_ad.data.files import ImageFiles
+from fewshot_ad.data.trees import natural, subfolders, visible
 
 __all__ = ["NON_COMMERCIAL", "Published", "SingleClass"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fewshot_ad.api import FewShotError, Sample
-from fewshot_ad.data.files import subfolders
 from fewshot_ad.data.published import NON_COMMERCIAL, Published
+from fewshot_ad.data.trees import subfolders
 
 __all__ = ["RealIAD"]
 

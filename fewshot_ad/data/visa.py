@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from fewshot_ad.api import FewShotError, Sample
-from fewshot_ad.data.files import below
 from fewshot_ad.data.folder import Folder
 from fewshot_ad.data.published import Published
 from fewshot_ad.data.tables import Columns, Row, read_table
+from fewshot_ad.data.trees import below
 
 __all__ = ["VisA"]
 
