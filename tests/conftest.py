@@ -1,5 +1,8 @@
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process per core runs tests; read by torch
 
 import pytest
 from typer.testing import CliRunner, Result
