@@ -8,6 +8,8 @@ from plates import PLAIN, SIZE, SQUARE, as_images, plate_support, plates, with_s
 from sklearn.metrics import roc_auc_score
 
 from fewshot_ad.api import FewShotError, Method, NotFittedError, Support
+from fewshot_ad.data import load_dataset
+from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods import load_method
 from fewshot_ad.parts.image_methods import ImageMethod
 
@@ -99,3 +101,26 @@ def test_the_papers_settings_are_settings(name: str) -> None:
     paper = method.variant(**type(method).PAPER)  # pyright: ignore[reportAttributeAccessIssue]
     assert isinstance(paper, ImageMethod)
     assert paper.inner_size >= 32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "floor"), [("autoencoder", 0.6), ("unet", 0.7)])
+def test_default_budgets_find_defects_of_bottle_caps_at_16_shots(name: str, floor: float) -> None:
+    """Measured 0.73 and, with five labelled anomalies, 0.81.
+
+    Autoencoders of the colours stay below 0.8 on any drawn class: those are lit and turned anew
+    in every image, which 64 px and some hundred steps from scratch do not learn to rebuild.
+    """
+    dataset, method = load_dataset("synthetic"), load_method(name)
+    test = dataset.test("bottle_cap")
+    normal = [sample for sample in test if not sample.is_anomalous]
+    anomalous = [sample for sample in test if sample.is_anomalous]
+    shown = anomalous[:: len(anomalous) // 5][:5]
+    query = [*normal[:10], *(sample for sample in anomalous if sample not in shown)]
+    train, labelled, judged = (
+        read_labelled(dataset, samples, method.preprocess)
+        for samples in (dataset.train("bottle_cap")[:16], shown, query)
+    )
+    taught = labelled if name == "unet" else None
+    found = method.fit(Support("bottle_cap", train.images, taught)).predict(judged.images)
+    assert roc_auc_score(judged.is_anomalous, found.image_score) > floor
