@@ -62,7 +62,7 @@ class AnoDDPM(ImageMethod):
     persistence: float = 0.8
     timesteps: int = 1000
     reach: int = 250
-    stride: int = 50
+    stride: int = 125
     steps: int = 400
     batch_size: int = 4
     denoiser_: nn.Module | None = field(default=None, init=False, repr=False)
