@@ -1,9 +1,11 @@
 """Run the benchmarks one after another and write benchmarks/RESULTS.md: what ``make bench`` does.
 
-    make bench                    # on a quiet machine; about an hour
-    make bench BENCH="--quick"    # a few minutes, to see that everything runs; writes nothing
+    make bench                            # on a quiet machine; about an hour
+    make bench BENCH="--only metrics"     # one section; the others of the page stay as they are
+    make bench BENCH="--quick"            # a few minutes, to see that everything runs; writes nothing
 
-One thread unless OMP_NUM_THREADS says otherwise, so that CPU seconds can be compared.
+One thread unless OMP_NUM_THREADS says otherwise, so that CPU seconds can be compared. The page is
+written anew after every section, so that nothing finished is lost.
 """
 
 import argparse
@@ -18,12 +20,15 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 
 FULL = {
-    "A study of one class": ["study.py"],
+    "A study of one class": [
+        "study.py",
+        "study.py --backbone random:wide_resnet50_2 --query-limit 20",
+    ],
     "Nearest neighbours": [
         "nearest.py --channels 256 512 1024 --approximate",
         "nearest.py --queries 3136 --bank 50176",
     ],
-    "Pixel metrics": ["metrics.py", "metrics.py --images 83 --size 900"],
+    "Pixel metrics": ["metrics.py", "metrics.py --images 83 --size 900 --repeats 1"],
     "Growth": ["scaling.py --images 100 1000 10000"],
     "Backbones in other precisions": ["precision.py --seeds 5"],
     "Windows": ["windows.py"],
@@ -51,27 +56,42 @@ def outcome(command: str) -> str:
     return f"`python benchmarks/{command}`\n\n" + (text if is_markdown else f"```\n{text}\n```")
 
 
+def sections(page: str) -> dict[str, str]:
+    """What stands below every heading of an earlier page."""
+    parts = page.split("\n## ")[1:]
+    return {head: text.strip() for head, _, text in (part.partition("\n") for part in parts)}
+
+
+def write_page(head: str, found: dict[str, str]) -> None:
+    """Write all sections, whole or not at all."""
+    page = head + "".join(f"\n\n## {title}\n\n{text}" for title, text in found.items())
+    temporary = RESULTS.with_suffix(".part")
+    temporary.write_text(page + "\n")
+    temporary.replace(RESULTS)
+
+
 def main() -> None:
     """Run them all."""
     parser = argparse.ArgumentParser(description="all benchmarks into one page")
     parser.add_argument("--quick", action="store_true", help="small, printed, not written")
     parser.add_argument("--peers", action="store_true", help="anomalib too: see install_peers.sh")
+    parser.add_argument("--only", default="", help="sections with this word in their title")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from measuring import machine  # after the number of threads is settled
 
-    stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    parts = ["# Benchmarks\n", f"Written by `make bench`, {stamp}. Read the ratios.\n", *machine()]
+    head = "\n".join(["# Benchmarks\n", "Written by `make bench`. Read the ratios.\n", *machine()])
     chosen = (QUICK if options.quick else FULL) | (PEERS if options.peers else {})
-    page = "\n".join(parts)
+    found = sections(RESULTS.read_text()) if RESULTS.exists() and not options.quick else {}
     for title, commands in chosen.items():
-        page += f"\n\n## {title}\n\n" + "\n\n".join(map(outcome, commands))
-    if options.quick:
-        print(page)
-        return
-    temporary = RESULTS.with_suffix(".part")
-    temporary.write_text(page + "\n")
-    temporary.replace(RESULTS)
+        if options.only.lower() not in title.lower():
+            continue
+        stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        found[title] = "\n\n".join([f"Measured {stamp}.", *map(outcome, commands)])
+        if options.quick:
+            print(f"## {title}\n\n{found[title]}\n")
+        else:
+            write_page(head, found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The tables of methods in the README: tracks, published numbers with their source, and ours.
 
-    python experiments/methods_table.py --drawn results/drawn --real results/real --short results/short
+    python experiments/methods_table.py --drawn results/drawn --real results/real --short DIR
 
 takes our numbers from the rows of evaluations and keeps them in ``measured.json``; without options
 the README is rewritten from that file and from ``published.yaml``. The commands of the evaluations
