@@ -1,8 +1,8 @@
 """Run the benchmarks one after another and write benchmarks/RESULTS.md: what ``make bench`` does.
 
-    make bench                            # on a quiet machine; about an hour
-    make bench BENCH="--only metrics"     # one section; the others of the page stay as they are
-    make bench BENCH="--quick"            # a few minutes, to see that everything runs; writes nothing
+    make bench                         # on a quiet machine; about an hour
+    make bench BENCH="--only metrics"  # one section; the others of the page stay as they are
+    make bench BENCH="--quick"         # a few minutes, to see that all runs; writes nothing
 
 One thread unless OMP_NUM_THREADS says otherwise, so that CPU seconds can be compared. The page is
 written anew after every section, so that nothing finished is lost.
@@ -41,7 +41,7 @@ QUICK = {
     "Backbones in other precisions": ["precision.py --seeds 1 --query-limit 4 --repeats 1"],
     "Windows": ["windows.py --model ViT-B-32 --size 64 --repeats 1"],
 }
-PEERS = {"anomalib": ["peers.py"]}
+PEERS = {"anomalib": ["peers.py --query-limit 20"]}
 
 
 def outcome(command: str) -> str:
