@@ -30,7 +30,7 @@ from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
 from fewshot_ad.parts.patches import join_coarsely
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.token_blocks import check_heads
 
 __all__ = ["ADTR"]
@@ -94,15 +94,7 @@ class ADTR(FeatureMethod):
         maps = join_coarsely(self.features(support.images))
         shape = RebuilderShape(width=self.width, heads=self.heads, layers=self.layers)
         rebuilder = FeatureRebuilder(maps, shape, self.seed)
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            cosine=True,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.batch_size, clip_norm=1.0, cosine=True)
         train_on_support(rebuilder, rebuilder.loss(maps), len(maps), budget, "ADTR")
         self.rebuilder_ = rebuilder
         return self

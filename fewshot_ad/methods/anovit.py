@@ -34,7 +34,7 @@ from fewshot_ad.parts.patches import join_coarsely
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["AnoViT"]
 
@@ -94,14 +94,7 @@ class AnoViT(FeatureMethod):
         colours = self._colours(support.images, maps)
         with seeded_weights(self.seed):
             decoder = _Decoder(maps, self.width, self.inner_size).to(maps)
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            clip_norm=1.0,
-            cosine=True,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.batch_size, clip_norm=1.0, cosine=True)
 
         def loss(rows: Int[Tensor, " k"], _: Generator) -> Float[Tensor, ""]:
             return functional.mse_loss(decoder(maps[rows]), colours[rows])

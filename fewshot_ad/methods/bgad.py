@@ -43,7 +43,7 @@ from fewshot_ad.parts.parameters import (
     check_parameters,
 )
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["BGAD"]
 
@@ -140,7 +140,9 @@ class BGAD(FeatureMethod):
             losses = [flow.loss(maps[rows], cell[rows], generator) for flow, maps, cell in each]
             return torch.stack(losses).sum()
 
-        train_on_support(nn.ModuleList(flows), loss, n_normal, self._budget, "BGAD")
+        train_on_support(
+            nn.ModuleList(flows), loss, n_normal, budget_of(self, self.batch_size), "BGAD"
+        )
         for flow, maps in zip(flows, levels, strict=True):
             flow.measure_peak(maps[:n_normal])
         self.flows_ = flows
@@ -153,16 +155,6 @@ class BGAD(FeatureMethod):
         likelihoods = [-flow.lacking(maps) for flow, maps in pairs]
         size = image.shape[-2], image.shape[-1]
         return Judgement([unlikelihood_map(likelihoods, [0.0] * len(likelihoods), size)])
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            seed=self.seed,
-        )
 
     @property
     def _settings(self) -> BoundarySettings:

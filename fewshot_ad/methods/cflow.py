@@ -35,7 +35,7 @@ from fewshot_ad.parts.maps import to_vectors, unlikelihood_map
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Above, MultipleOf, check_parameters
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["CFLOW"]
 
@@ -115,16 +115,7 @@ class CFLOW(FeatureMethod):
 
     def _train(self, level: int, maps: Float[Tensor, "n c h w"]) -> "_PlacedFlow":
         flow = _PlacedFlow(maps, self.flow_blocks, self.position_dims, self.seed * 16 + level)
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.vectors_per_step,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            warm_up=0.05,
-            cosine=True,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.vectors_per_step, clip_norm=1.0, warm_up=0.05, cosine=True)
         vectors = to_vectors(flow.scale(maps))
 
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:

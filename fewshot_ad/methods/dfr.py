@@ -38,7 +38,7 @@ from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.subspace import fit_subspace
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["DFR"]
 
@@ -124,12 +124,7 @@ class DFR(FeatureMethod):
                 "larger images or more of them"
             )
         autoencoder = build_autoencoder(vectors.shape[1], width, self.seed).to(vectors)
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.vectors_per_step,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.vectors_per_step)
 
         def loss(rows: Int[Tensor, " k"], _: torch.Generator) -> Float[Tensor, ""]:
             some = vectors[rows]

@@ -40,7 +40,7 @@ from fewshot_ad.parts.parameters import (
 )
 from fewshot_ad.parts.rotations import rotate
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.training import step_generator
 
 __all__ = ["DifferNet"]
@@ -135,7 +135,8 @@ class DifferNet(FeatureMethod):
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
             return -log_likelihood(*model.latents(vectors[rows])).mean()  # eq. 3
 
-        train_on_support(flow, loss, len(vectors), self._budget, "DifferNet")
+        budget = budget_of(self, self.batch_size, betas=(0.8, 0.8), eps=1e-4)
+        train_on_support(flow, loss, len(vectors), budget, "DifferNet")
         self.model_ = model
         return self
 
@@ -152,18 +153,6 @@ class DifferNet(FeatureMethod):
             parts = fuse(_parts(maps, slopes, self.model_.mean), size, "sum")
             turned.append(rotate(parts[:, None], -angle)[:, 0])
         return Judgement([torch.stack(turned).mean(dim=0)], squared.mean())
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            betas=(0.8, 0.8),
-            eps=1e-4,
-            seed=self.seed,
-        )
 
     def _support_vectors(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "m d"]:
         """Averaged features of randomly turned views; every image has one, and nearly as many."""

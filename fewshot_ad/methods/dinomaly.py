@@ -51,7 +51,7 @@ from fewshot_ad.parts.parameters import (
 )
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.token_blocks import LinearAttention, PreNormBlock, check_heads, dropped
 
 __all__ = ["Dinomaly"]
@@ -137,7 +137,8 @@ class Dinomaly(FeatureMethod):
             rebuilt = decoder(some, self.dropout, generator)
             return whole_map_loss(some, rebuilt, lambda distance: loosened(distance, share))
 
-        train_on_support(decoder, loss, len(support.images), self._budget, "Dinomaly")
+        budget = budget_of(self, self.batch_size, clip_norm=0.1, warm_up=0.01, cosine=True)
+        train_on_support(decoder, loss, len(support.images), budget, "Dinomaly")
         self.decoder_ = decoder
         return self
 
@@ -153,19 +154,6 @@ class Dinomaly(FeatureMethod):
         """The share of easy positions at every step."""
         rising = max(1.0, self.ramp * self.steps)
         return (self.easy_share * min(1.0, step / rising) for step in range(self.steps))
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=0.1,
-            warm_up=0.01,
-            cosine=True,
-            seed=self.seed,
-        )
 
 
 def loosened(distance: Distances, share: float) -> Distances:

@@ -47,7 +47,7 @@ from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.student_pairs import Pair, hardest, jittered
 from fewshot_ad.parts.students import support_views
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.textures import TextureKind, load_textures
 from fewshot_ad.parts.training import step_generator
 
@@ -172,7 +172,9 @@ class EfficientAD(FeatureMethod):
                 + (wholes - rebuilt).square().mean()
             )
 
-        train_on_support(pair, loss, len(views), self._budget, "EfficientAD")
+        train_on_support(
+            pair, loss, len(views), budget_of(self, self.batch_size, clip_norm=1.0), "EfficientAD"
+        )
 
     def _differences(self, pair: Pair, images: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
         taught = pair.scale(self._joined(images))
@@ -184,14 +186,3 @@ class EfficientAD(FeatureMethod):
             is_kept = torch.arange(len(images)) % HELD_OUT == HELD_OUT // 2
             return images[~is_kept], images[is_kept]
         return images, altered_copies(images, math.ceil(COPIES / len(images)), generator)
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            seed=self.seed,
-        )

@@ -31,7 +31,7 @@ from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Above, check_parameters
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["FastFlow"]
 
@@ -118,14 +118,7 @@ class FastFlow(FeatureMethod):
         return _LevelFlow(maps, flow)
 
     def _train(self, flows: "list[_LevelFlow]", levels: list[Tensor]) -> None:
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.batch_size, clip_norm=1.0)
 
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
             """Negative log-likelihood per channel, the sum over levels."""

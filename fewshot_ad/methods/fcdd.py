@@ -41,7 +41,7 @@ from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.synthesis import Synthetic, confetti, cut_paste
 from fewshot_ad.parts.training import step_generator
 
@@ -148,14 +148,7 @@ class FCDD(FeatureMethod):
         anomalous: Float[Tensor, "m c h w"],
         painted: Synthetic,
     ) -> None:
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.batch_size, clip_norm=1.0)
         masks = painted.masks if self.teach == "pixel" else torch.ones_like(painted.masks)
         masks = masks.to(normal.device)
         size = masks.shape[-2], masks.shape[-1]

@@ -40,7 +40,7 @@ from fewshot_ad.parts.patch_discriminator import PatchDiscriminator
 from fewshot_ad.parts.patches import extract_patches, join_levels
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.synthesis import Synthetic, blend, perlin_masks
 from fewshot_ad.parts.textures import TextureKind, load_textures
 from fewshot_ad.parts.training import step_generator
@@ -167,13 +167,7 @@ class GLASS(FeatureMethod):
         painted: Float[Tensor, "m c"],
         is_painted: Bool[Tensor, " m"],
     ) -> None:
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.vectors_per_step,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.vectors_per_step)
 
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
             some = torch.randint(len(painted), (self.vectors_per_step,), generator=generator)

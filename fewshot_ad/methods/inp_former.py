@@ -51,7 +51,7 @@ from fewshot_ad.parts.parameters import (
 )
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.token_blocks import FeedForward, Tokens, check_heads
 
 __all__ = ["INPFormer"]
@@ -138,7 +138,8 @@ class INPFormer(FeatureMethod):
             mined = whole_map_loss(some, rebuilt, lambda d: hardened(d, self.hardness))
             return mined + self.coherence_weight * coherence
 
-        train_on_support(network, loss, len(support.images), self._budget, "INP-Former")
+        budget = budget_of(self, self.batch_size, clip_norm=0.1, warm_up=0.01, cosine=True)
+        train_on_support(network, loss, len(support.images), budget, "INP-Former")
         self.network_ = network
         return self
 
@@ -149,19 +150,6 @@ class INPFormer(FeatureMethod):
         maps = cosine_distances(targets, self.network_(targets)[0])
         size = image.shape[-2], image.shape[-1]
         return Judgement(maps, top_share_score(maps, size, self.blur, self.top_share))
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=0.1,
-            warm_up=0.01,
-            cosine=True,
-            seed=self.seed,
-        )
 
 
 def hardened(distance: Distances, power: float) -> Distances:

@@ -42,7 +42,7 @@ from fewshot_ad.parts.patch_encoder import (
 )
 from fewshot_ad.parts.search import Engine, nearest
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["PatchSVDD"]
 
@@ -134,12 +134,7 @@ class PatchSVDD(MapMethod):
         return [maps[..., ::t, ::t] for maps, t in zip(encoder(image), THIN, strict=True)]
 
     def _train(self, encoder: PatchEncoder, images: Float[Tensor, "n 3 h w"]) -> None:
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.batch_size)
         classifiers = [PositionClassifier(self.dims, self.seed + side) for side in SIDES]
         network = nn.ModuleList([encoder, *classifiers]).to(images.device)
 

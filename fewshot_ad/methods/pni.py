@@ -39,7 +39,7 @@ from fewshot_ad.parts.parameters import (
 )
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget
+from fewshot_ad.parts.support_training import budget_of
 from fewshot_ad.parts.surroundings import Shape, Surroundings, learn_surroundings
 from fewshot_ad.parts.words import WordBank, sort_into_words, words_around
 
@@ -137,7 +137,9 @@ class PNI(FeatureMethod):
         surroundings = None
         if len(maps) >= self.network_shots and self.window > 1:
             shape = Shape(window=self.window, hidden=self.hidden, layers=self.layers)
-            surroundings = learn_surroundings(self._narrow(maps), labels, shape, self._budget)
+            surroundings = learn_surroundings(
+                self._narrow(maps), labels, shape, budget_of(self, self.batch_size, cosine=True)
+            )
         self.model_ = _Model(bank, grid, shares > 0.5 / count, surroundings)
         return self
 
@@ -149,16 +151,6 @@ class PNI(FeatureMethod):
         """
         assert self.model_ is not None
         return Judgement([self._distances(image, self.model_)[None]])
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            cosine=True,
-            seed=self.seed,
-        )
 
     def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
         return extract_patches(self.features, images, self.neighbourhood)

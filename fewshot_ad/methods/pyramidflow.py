@@ -44,7 +44,7 @@ from fewshot_ad.parts.parameters import (
 )
 from fewshot_ad.parts.pyramid_couplings import ScaleFlow, Volume, compose, decompose
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.training import step_generator
 
 __all__ = ["PyramidFlow"]
@@ -136,7 +136,8 @@ class PyramidFlow(MapMethod):
             one, other = (model.latents(maps[places]) for places in pairs[rows].T)
             return torch.fft.fft2(one - other, norm="ortho").abs().mean()  # section 3.4
 
-        train_on_support(model.flow, loss, len(pairs), self._budget, "PyramidFlow")
+        budget = budget_of(self, self.pairs, betas=(0.5, 0.9), eps=1e-4, clip_norm=1.0)
+        train_on_support(model.flow, loss, len(pairs), budget, "PyramidFlow")
         shown = [model.latents(each[None]) for each in maps[: len(support.images)]]
         self.model_, self.template_ = model, torch.cat(shown).mean(dim=0)
         return self
@@ -152,19 +153,6 @@ class PyramidFlow(MapMethod):
     def weights_digest(self) -> str | None:
         """Digest of the backbone's weights, where there is one."""
         return None if self.backbone is None else self._features(self.backbone).backbone.digest
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.pairs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            betas=(0.5, 0.9),
-            eps=1e-4,
-            clip_norm=1.0,
-            seed=self.seed,
-        )
 
     def _features(self, backbone: str) -> FeatureCache:
         folder = None if self.weights_dir is None else Path(self.weights_dir)

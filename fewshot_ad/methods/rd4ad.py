@@ -35,7 +35,7 @@ from fewshot_ad.parts.students import (
     support_views,
 )
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["RD4AD"]
 
@@ -103,7 +103,8 @@ class RD4AD(FeatureMethod):
             some = [maps[rows] for maps in levels]
             return cosine_loss(some, decoder(some), self.cosine)
 
-        train_on_support(decoder, loss, len(levels[0]), self._budget, "RD4AD")
+        budget = budget_of(self, self.batch_size, betas=(0.5, 0.999), clip_norm=1.0)
+        train_on_support(decoder, loss, len(levels[0]), budget, "RD4AD")
         self.decoder_ = decoder
         return self
 
@@ -112,14 +113,3 @@ class RD4AD(FeatureMethod):
         assert self.decoder_ is not None
         levels = self.features(image)
         return Judgement(cosine_distances(levels, self.decoder_(levels)))
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            betas=(0.5, 0.999),
-            clip_norm=1.0,
-            seed=self.seed,
-        )

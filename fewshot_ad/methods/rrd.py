@@ -43,7 +43,7 @@ from fewshot_ad.parts.students import (
     whole_map_distances,
 )
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.training import step_generator
 from fewshot_ad.parts.transport import sinkhorn_divergence
 
@@ -160,7 +160,8 @@ class RRD(FeatureMethod):
             projected = projection_loss(disturbed, cleaned, networks.project(disturbed), generator)
             return distilled + self.projection_weight * projected
 
-        train_on_support(networks, loss, len(views), self._budget, "RRD")
+        budget = budget_of(self, self.batch_size, betas=(0.5, 0.999), clip_norm=1.0)
+        train_on_support(networks, loss, len(views), budget, "RRD")
         self.networks_ = networks
         return self
 
@@ -169,17 +170,6 @@ class RRD(FeatureMethod):
         assert self.networks_ is not None
         levels = self.features(image)
         return Judgement(cosine_distances(levels, self.networks_(levels)))
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            betas=(0.5, 0.999),
-            clip_norm=1.0,
-            seed=self.seed,
-        )
 
 
 def noisy_copies(

@@ -31,7 +31,7 @@ from fewshot_ad.parts.patch_discriminator import PatchDiscriminator
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["SimpleNet"]
 
@@ -110,13 +110,7 @@ class SimpleNet(FeatureMethod):
         return extract_patches(self.features, images, self.neighbourhood)
 
     def _train(self, network: PatchDiscriminator, vectors: Float[Tensor, "n c"]) -> None:
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.vectors_per_step,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.vectors_per_step)
 
         def loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:
             normal = network.adapter(vectors[rows])

@@ -38,7 +38,7 @@ from fewshot_ad.parts.students import (
     support_views,
 )
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["STFPM"]
 
@@ -108,7 +108,9 @@ class STFPM(FeatureMethod):
             some = [maps[rows] for maps in taught]
             return cosine_loss(some, student(views[rows], some))
 
-        train_on_support(student, loss, len(views), self._budget, "STFPM")
+        train_on_support(
+            student, loss, len(views), budget_of(self, self.batch_size, clip_norm=1.0), "STFPM"
+        )
         self.student_ = student
         return self
 
@@ -127,14 +129,3 @@ class STFPM(FeatureMethod):
         student = Student(self.features.backbone, self.width, self.seed)
         start_from_means(student, taught)
         return student
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=1.0,
-            seed=self.seed,
-        )

@@ -32,7 +32,7 @@ from fewshot_ad.parts.maps import upsample_maps
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Odd, check_parameters
 from fewshot_ad.parts.patches import join_coarsely
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.token_blocks import check_heads
 
 __all__ = ["UniAD"]
@@ -111,7 +111,8 @@ class UniAD(FeatureMethod):
         )
         rebuilder = FeatureRebuilder(maps, shape, self.seed)
         loss = rebuilder.loss(maps, self.jitter)
-        train_on_support(rebuilder, loss, len(maps), self._budget, "UniAD")
+        budget = budget_of(self, self.batch_size, clip_norm=0.1, cosine=True)
+        train_on_support(rebuilder, loss, len(maps), budget, "UniAD")
         self.rebuilder_ = rebuilder
         return self
 
@@ -122,15 +123,3 @@ class UniAD(FeatureMethod):
         size = image.shape[-2], image.shape[-1]
         pooled = functional.avg_pool2d(upsample_maps(maps, size), min(POOL, *size), stride=1)
         return Judgement([maps], pooled.amax())
-
-    @property
-    def _budget(self) -> SupportBudget:
-        return SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            clip_norm=0.1,
-            cosine=True,
-            seed=self.seed,
-        )

@@ -15,7 +15,7 @@ from fewshot_ad.parts.map_methods import MapMethod
 from fewshot_ad.parts.moving import moved
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Between
 from fewshot_ad.parts.support import check_support
-from fewshot_ad.parts.support_training import SupportBudget, train_on_support
+from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 Colours = Float[Tensor, "b 3 s s"]
 ImageLoss = Callable[[Colours, torch.Generator], Float[Tensor, ""]]
@@ -80,13 +80,7 @@ class ImageMethod(MapMethod):
         Raises:
             FewShotError: loss or gradient is no longer finite.
         """
-        budget = SupportBudget(
-            steps=self.steps,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            clip_norm=1.0,
-            seed=self.seed,
-        )
+        budget = budget_of(self, self.batch_size, clip_norm=1.0)
         repeats = -(-self.batch_size // len(colours))  # so that few images fill a batch
 
         def batch_loss(rows: Int[Tensor, " k"], generator: torch.Generator) -> Float[Tensor, ""]:

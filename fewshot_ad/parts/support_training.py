@@ -8,6 +8,7 @@ is spent. The last step is the result; nothing is selected.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -33,6 +34,9 @@ class SupportBudget:
         warm_up: share of the steps in which the learning rate rises.
         cosine: whether it falls to nothing along half a cosine.
         seed: of the batches and of the randomness of every step.
+
+    Raises:
+        FewShotError: the learning rate is no number of float32.
     """
 
     steps: int
@@ -46,11 +50,51 @@ class SupportBudget:
     cosine: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        most = torch.finfo(torch.float32).max
+        if not self.learning_rate <= most:
+            rate = self.learning_rate
+            raise FewShotError(f"learning_rate is {rate}: expected {most:.1e} or less")
+
     def rate_at(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         rising = min(1.0, (step + 1) / max(1.0, self.warm_up * self.steps))
         falling = (1 + math.cos(math.pi * step / self.steps)) / 2 if self.cosine else 1.0
         return self.learning_rate * rising * falling
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A method whose fields hold a budget; ``weight_decay`` may be among them."""
+
+    steps: int
+    learning_rate: float
+    seed: int
+
+
+def budget_of(
+    method: Trained,
+    batch_size: int,
+    *,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    clip_norm: float | None = None,
+    warm_up: float = 0.0,
+    cosine: bool = False,
+) -> SupportBudget:
+    """The budget that the fields of a method hold; the rest as in ``SupportBudget``."""
+    return SupportBudget(
+        steps=method.steps,
+        batch_size=batch_size,
+        learning_rate=method.learning_rate,
+        weight_decay=getattr(method, "weight_decay", 0.0),
+        betas=betas,
+        eps=eps,
+        clip_norm=clip_norm,
+        warm_up=warm_up,
+        cosine=cosine,
+        seed=method.seed,
+    )
 
 
 def train_on_support(

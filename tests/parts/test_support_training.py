@@ -1,12 +1,18 @@
 import math
 from itertools import islice
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts.support_training import SupportBudget, endless_batches, train_on_support
+from fewshot_ad.parts.support_training import (
+    SupportBudget,
+    budget_of,
+    endless_batches,
+    train_on_support,
+)
 from fewshot_ad.parts.training import step_generator
 
 
@@ -115,3 +121,19 @@ def test_a_gradient_that_is_not_finite_stops_as_well() -> None:
     layer = line()
     with pytest.raises(FewShotError, match="the loss is 0 and its gradient nan long at step 0"):
         train_on_support(layer, lambda *_: (layer.weight * 0).sqrt().sum(), 3, budget())
+
+
+@pytest.mark.parametrize("rate", [1e39, float("inf"), float("nan")])
+def test_a_rate_that_float32_cannot_hold_is_refused(rate: float) -> None:
+    with pytest.raises(FewShotError, match=r"learning_rate is .*: expected 3.4e\+38 or less"):
+        SupportBudget(steps=1, batch_size=1, learning_rate=rate)
+
+
+def test_the_budget_of_a_method_is_that_of_its_fields() -> None:
+    method = SimpleNamespace(steps=7, learning_rate=0.5, weight_decay=0.1, seed=3)
+    expected = SupportBudget(
+        steps=7, batch_size=2, learning_rate=0.5, weight_decay=0.1, clip_norm=1.0, seed=3
+    )
+    assert budget_of(method, 2, clip_norm=1.0) == expected
+    del method.weight_decay
+    assert budget_of(method, 2).weight_decay == 0.0
