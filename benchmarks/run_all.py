@@ -28,7 +28,7 @@ FULL = {
         "nearest.py --channels 256 512 1024 --approximate",
         "nearest.py --queries 3136 --bank 50176",
     ],
-    "Pixel metrics": ["metrics.py", "metrics.py --images 83 --size 900 --repeats 1"],
+    "Pixel metrics": ["metrics.py", "metrics.py --images 83 --size 900 --repeats 1 --python none"],
     "Growth": ["scaling.py --images 100 1000 10000"],
     "Backbones in other precisions": ["precision.py --seeds 5"],
     "Windows": ["windows.py"],
