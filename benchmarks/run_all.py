@@ -82,16 +82,16 @@ def main() -> None:
 
     head = "\n".join(["# Benchmarks\n", "Written by `make bench`. Read the ratios.\n", *machine()])
     chosen = (QUICK if options.quick else FULL) | (PEERS if options.peers else {})
-    found = sections(RESULTS.read_text()) if RESULTS.exists() and not options.quick else {}
     for title, commands in chosen.items():
         if options.only.lower() not in title.lower():
             continue
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        found[title] = "\n\n".join([f"Measured {stamp}.", *map(outcome, commands)])
+        text = "\n\n".join([f"Measured {stamp}.", *map(outcome, commands)])
         if options.quick:
-            print(f"## {title}\n\n{found[title]}\n")
-        else:
-            write_page(head, found)
+            print(f"## {title}\n\n{text}\n")
+            continue
+        earlier = sections(RESULTS.read_text()) if RESULTS.exists() else {}
+        write_page(head, earlier | {title: text})
 
 
 if __name__ == "__main__":
