@@ -22,7 +22,7 @@ RESULTS = HERE / "RESULTS.md"
 FULL = {
     "A study of one class": [
         "study.py",
-        "study.py --backbone random:wide_resnet50_2 --query-limit 20",
+        "study.py --backbone random:wide_resnet50_2 --query-limit 20 --methods patchcore",
     ],
     "Nearest neighbours": [
         "nearest.py --channels 256 512 1024 --approximate",
@@ -41,7 +41,12 @@ QUICK = {
     "Backbones in other precisions": ["precision.py --seeds 1 --query-limit 4 --repeats 1"],
     "Windows": ["windows.py --model ViT-B-32 --size 64 --repeats 1"],
 }
-PEERS = {"anomalib": ["peers.py --query-limit 20"]}
+PEERS = {
+    "anomalib": [
+        "peers.py --query-limit 20",
+        "peers.py --methods patchcore --shots 1 2 4 8 16 --seeds 5 --query-limit 20",
+    ],
+}
 
 
 def outcome(command: str) -> str:
