@@ -96,7 +96,7 @@ def with_table(text: str, block: str, new: str) -> str:
 
 
 def _trained_line(name: str, track: str, values: list[float | None]) -> list[str]:
-    seconds = [f"{value:.2g}" for value in values[2:]]
+    seconds = [NOTHING if value is None else f"{value:.2g}" for value in values[2:]]
     return [f"`{name}`", track.replace("_", "-"), _pair(values[:2], 100), *seconds]
 
 
