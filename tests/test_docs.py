@@ -55,7 +55,8 @@ def test_the_commands_of_the_readme_parse(line):
 
 
 def test_the_readme_is_short():
-    assert len(README.splitlines()) <= 220
+    prose = [line for line in README.splitlines() if not line.startswith("|")]
+    assert len(prose) <= 160  # tables grow with the methods
 
 
 def test_help_needs_no_torch():
