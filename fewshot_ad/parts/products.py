@@ -33,12 +33,12 @@ class Blocks:
 
     Attributes:
         queries, rows: of one matrix product, so that its result stays in the processor's cache.
-        pairs: differences that are held at once, in values.
+        pairs: differences that are held at once, in values; few enough to stay in the cache.
     """
 
     queries: int = 1024
     rows: int = 4096
-    pairs: int = 2**18
+    pairs: int = 2**17
 
     @staticmethod
     def suited_to(channels: int) -> "Blocks":
@@ -232,9 +232,17 @@ def paired_distances(
     Whoever asks for the distance of a pair gets the same bits.
     """
     # Near-constant images propose millions of pairs: never hold all their differences at once.
-    size = max(1, limit // queries.shape[1])
-    pairs = zip(asked.split(size), found.split(size), strict=True)
-    return torch.cat([(queries[q] - rows[b]).square().sum(dim=1).sqrt() for q, b in pairs])
+    size = min(len(asked), max(1, limit // queries.shape[1]))
+    asking, answering = queries.new_empty(2, size, queries.shape[1])  # written over and over
+    distance = queries.new_empty(len(asked))
+    for start in range(0, len(asked), max(1, size)):
+        here = slice(start, start + size)
+        n = len(asked[here])
+        torch.index_select(queries, 0, asked[here], out=asking[:n])
+        torch.index_select(rows, 0, found[here], out=answering[:n])
+        squares = asking[:n].sub_(answering[:n]).square_()
+        torch.sum(squares, dim=1, out=distance[here])
+    return distance.sqrt_()
 
 
 @cache
