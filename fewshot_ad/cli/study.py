@@ -28,9 +28,14 @@ app = typer.Typer()
 
 @dataclass(frozen=True)
 class Cell:
-    """A method on the episodes of a class."""
+    """A method on the episodes of a class.
+
+    Attributes:
+        source: how the file names the dataset; two folders have one name, ``folder``.
+    """
 
     method: Method
+    source: str
     dataset: Dataset
     trials: list[Episode]
     known: str | None
@@ -69,7 +74,7 @@ def study_command(
     cells = list(_cells(declared, _with_folders(declared, data), weights_dir, device))
     check_writable(out)
     runs = {
-        (cell.dataset.name, cell.known): Run(
+        (cell.source, cell.known): Run(
             dataset=cell.dataset,
             out=out,
             eval_size=declared.eval_size,
@@ -87,7 +92,7 @@ def study_command(
             screen.say(f"  {cell}")
         return
     rows: list[ResultRow] = []
-    for key, some in groupby(cells, lambda cell: (cell.dataset.name, cell.known)):
+    for key, some in groupby(cells, lambda cell: (cell.source, cell.known)):
         rows += compute_rows(runs[key], [(cell.method, cell.trials) for cell in some], workers)
     screen.show(rows)
     screen.say(f"rows: {out / 'results.jsonl'}")
@@ -126,7 +131,7 @@ def _cells(
                 check_shots([method], trials)
                 learns = method.track == "meta_trained"
                 for known in study.known if learns else study.known[:1]:
-                    yield Cell(method, dataset, trials, known)
+                    yield Cell(method, spec, dataset, trials, known)
 
 
 def _configured(entry: MethodEntry, weights_dir: Path | None, device: str) -> Method:

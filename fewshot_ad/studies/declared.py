@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 from fewshot_ad.api import FewShotError
 
 Shots = Annotated[int, Field(ge=0)] | Literal["full"]
+Precision = Literal["fp32", "bf16", "openvino", "openvino-bf16"]
 Value = bool | int | float | str | list[int | float | str] | None
 
 
@@ -32,7 +33,7 @@ class MethodEntry(_Entry):
     paper: bool = False
     set: dict[str, Value] = Field(default_factory=dict[str, Value])
     backbone: str | None = None
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     weights_dir: str | None = None
 
     @property

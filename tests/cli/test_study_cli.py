@@ -1,7 +1,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from fewshot_ad.images import write_image
 
 STUDY = """\
 title: Edges near and scaled
@@ -18,6 +21,14 @@ seeds: 2
 query_limit: 2
 eval_size: 64
 """
+
+
+def paint_plates(root: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    for kind in ("train/good/0", "train/good/1", "test/good/0", "test/bad/0"):
+        path = root / "plate" / f"{kind}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, generator.integers(0, 256, (64, 64, 3), dtype=np.uint8))
 
 
 @pytest.fixture
@@ -52,6 +63,19 @@ def test_a_study_runs_every_cell_once_and_goes_on_where_it_was(cli, study, tmp_p
         ]
     assert "2 of 4 episodes" not in again.stdout  # of the last cell one was kept
     assert "1 of 4 episodes" in again.stdout
+
+
+def test_two_folders_are_two_datasets(cli, study, tmp_path) -> None:
+    for seed, name in enumerate(("north", "south")):
+        paint_plates(tmp_path / name, seed)
+    targets = "".join(f'  - dataset: "folder:{{data}}/{name}"\n' for name in ("north", "south"))
+    before = "  - dataset: synthetic\n    classes: [screw, gear]\n"
+    study.write_text(STUDY.replace(before, targets))
+    assert cli("study", study, "--data", tmp_path, "--out", tmp_path / "out").exit_code == 0
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert {row["target_class"] for row in rows} == {"plate"}
+    assert len({row["query_digest"] for row in rows}) == 2
 
 
 def test_a_dry_run_says_what_would_run_and_writes_nothing(cli, study, tmp_path) -> None:

@@ -53,6 +53,7 @@ def test_values_are_texts_as_set_takes_them() -> None:
         ("method: padim", "method: 3", r"line 4: methods.1.method: .*string.*\(found 3\)"),
         ("  - method: padim", "  - patchcore\n  - method: padim", "patchcore is listed twice"),
         ("shots: [1, full]", "shots: [1]\nseeds: 0", "line 11: seeds: .*greater than 0"),
+        ("paper: true", "precision: fp16", r"line 5: methods.1.precision: .*\(found 'fp16'\)"),
         ("channels: 20", "channels: {a: 1}", r"line 6: methods.1.set.channels"),
     ],
 )
