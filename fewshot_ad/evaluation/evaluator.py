@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
 from fewshot_ad.evaluation.boxes import box_ap
+from fewshot_ad.evaluation.curves import Curve
 from fewshot_ad.evaluation.defect_kinds import kind_metrics
 from fewshot_ad.evaluation.identity import cell_of, method_name, preset_of
 from fewshot_ad.evaluation.leaks import (
@@ -36,11 +37,15 @@ OnImage = Callable[[Sample, Float[Tensor, ""], Float[Tensor, "h w"]], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A result row with what it was computed from; maps have the size the method works at."""
+    """A result row with what it was computed from; maps have the size the method works at.
+
+    ``curves`` are those behind the metrics of the row, see ``curves.CURVES``.
+    """
 
     row: ResultRow
     episode: Episode
     prediction: Prediction
+    curves: Mapping[str, Curve] = field(default_factory=dict[str, Curve])
 
 
 def evaluate(
@@ -167,7 +172,7 @@ def _run(
         metric_seconds=metric_seconds,
         **provenance(method.device),
     )
-    return Outcome(row, episode, prediction)
+    return Outcome(row, episode, prediction, metrics.curves)
 
 
 def _read_support(dataset: Dataset, episode: Episode, method: Method) -> Support:

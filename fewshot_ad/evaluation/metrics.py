@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.evaluation.aupro import PreparedTruth, aupro
+from fewshot_ad.evaluation.curves import Curve, image_curves, pixel_curves
 from fewshot_ad.evaluation.ranking import Ranking, rank
 
 IMAGE_METRICS = ("i_auroc", "i_ap", "i_f1_max")
@@ -21,7 +22,10 @@ Maps = Sequence[Float[np.ndarray, "_ _"]] | Float[np.ndarray, "_ _ _"]
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """Values in [0, 1]; ``reasons`` says why one is empty, unless it was not asked for."""
+    """Values in [0, 1]; ``reasons`` says why one is empty, unless it was not asked for.
+
+    ``curves`` are those the areas were taken under, see ``curves.GRID``.
+    """
 
     i_auroc: float | None = None
     i_ap: float | None = None
@@ -31,6 +35,7 @@ class Metrics:
     p_f1_max: float | None = None
     aupro: float | None = None
     reasons: dict[str, str] = field(default_factory=dict[str, str])
+    curves: dict[str, Curve] = field(default_factory=dict[str, Curve], compare=False, repr=False)
 
     def values(self) -> dict[str, float | None]:
         """The seven values by name, without the reasons."""
@@ -39,7 +44,8 @@ class Metrics:
     def __or__(self, other: "Metrics") -> "Metrics":
         """Both together, as in ``image_metrics(...) | pixel_metrics(...)``."""
         found = {name: value for name, value in other.values().items() if value is not None}
-        return replace(self, **found, reasons=self.reasons | other.reasons)
+        both = self.curves | other.curves
+        return replace(self, **found, reasons=self.reasons | other.reasons, curves=both)
 
 
 def image_metrics(scores: Float[np.ndarray, " n"], is_anomalous: Bool[np.ndarray, " n"]) -> Metrics:
@@ -55,7 +61,10 @@ def image_metrics(scores: Float[np.ndarray, " n"], is_anomalous: Bool[np.ndarray
         return Metrics(reasons=dict.fromkeys(IMAGE_METRICS, reason))
     ranking = rank(np.sort(scores), scores[is_anomalous], np.zeros(n_anomalous))
     return Metrics(
-        i_auroc=ranking.auroc(), i_ap=ranking.average_precision(), i_f1_max=ranking.f1_max()
+        i_auroc=ranking.auroc(),
+        i_ap=ranking.average_precision(),
+        i_f1_max=ranking.f1_max(),
+        curves=image_curves(ranking),
     )
 
 
@@ -89,6 +98,7 @@ def pixel_values(ranking: Ranking, n_regions: int, fpr_limit: float) -> Metrics:
         p_ap=ranking.average_precision(),
         p_f1_max=ranking.f1_max(),
         aupro=aupro(ranking, n_regions, fpr_limit),
+        curves=pixel_curves(ranking, n_regions),
     )
 
 

@@ -58,6 +58,25 @@ class Ranking:
         under_ramp = ramp**2 / (2.0 * np.maximum(self.negatives, 1.0))
         return float(rise @ (behind - ramp + under_ramp)) / limit
 
+    def climb(
+        self, rise: Float[np.ndarray, " k"], fprs: Float[np.ndarray, " g"]
+    ) -> Float[np.ndarray, " g"]:
+        """The height of the curve whose ``area`` this is, at some false-positive rates."""
+        passed = fprs * self.n_negatives
+        begun = np.searchsorted(self.above, passed, side="right")  # steps that have begun by then
+        height = np.append(0.0, np.cumsum(rise))
+        last = np.maximum(begun - 1, 0)
+        ramp = self.negatives[last]
+        done = np.minimum((passed - self.above[last]) / np.maximum(ramp, 1.0), 1.0)
+        done[ramp == 0.0] = 1.0
+        return np.where(begun > 0, height[last] + done * rise[last], 0.0)
+
+    def precision(self, recalls: Float[np.ndarray, " g"]) -> Float[np.ndarray, " g"]:
+        """The precision of the highest threshold that finds so large a share of the positives."""
+        found = np.cumsum(self.positives)
+        precision = found / (found + self.above + self.negatives)
+        return np.append(precision, precision[-1])[np.searchsorted(found, recalls * found[-1])]
+
 
 def rank(
     ordered: Float[np.ndarray, " n"],

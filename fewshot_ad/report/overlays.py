@@ -9,26 +9,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from fewshot_ad.api import Dataset, Episode, Prediction, Preprocess
+from fewshot_ad.evaluation.examples import EXAMPLES, Scale, pick_examples, shared_scale
 from fewshot_ad.images import overlay, restore_map
 
 PANEL, GAP, LINE = 200, 6, 18
-EXAMPLES = 3
-LOW_PERCENTILE, HIGH_PERCENTILE = 50.0, 99.5
 INK, FAINT = (20, 20, 20), (110, 110, 110)
 
 Pixels = UInt8[np.ndarray, "h w 3"]
-
-
-@dataclass(frozen=True)
-class Scale:
-    """The anomaly values that are painted transparent (and below) and brightest (and above)."""
-
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -88,32 +79,6 @@ class Sheet:
             f"{path.parent.name}/{path.name}",
             f"score {scores[index]:.4g}, above {beaten} of {len(others)} {rivals} images",
         ]
-
-
-def shared_scale(maps: Float[np.ndarray, "b h w"]) -> Scale:
-    """One scale for all maps of an episode: from their median to their 99.5th percentile.
-
-    Both are taken over the pixels of all query maps together, never over those of one image.
-    """
-    low, high = np.percentile(maps, [LOW_PERCENTILE, HIGH_PERCENTILE])
-    return Scale(float(low), float(high))
-
-
-def pick_examples(
-    scores: Float[np.ndarray, " b"], is_anomalous: Bool[np.ndarray, " b"]
-) -> dict[str, list[int]]:
-    """Indices of the images worth a look, by kind, the most telling first; ties in query order."""
-    highest_first = [int(i) for i in np.argsort(-scores, kind="stable")]
-    lowest_first = [int(i) for i in np.argsort(scores, kind="stable")]
-    return {
-        "Highest scores": highest_first[:EXAMPLES],
-        "Worst misses (anomalous, lowest scores)": [i for i in lowest_first if is_anomalous[i]][
-            :EXAMPLES
-        ],
-        "False alarms (normal, highest scores)": [i for i in highest_first if not is_anomalous[i]][
-            :EXAMPLES
-        ],
-    }
 
 
 def _panel(image: Pixels) -> UInt8[np.ndarray, "side side 3"]:

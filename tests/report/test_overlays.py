@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from fewshot_ad.api import Episode, Prediction, Preprocess
 from fewshot_ad.data import load_dataset
-from fewshot_ad.report.overlays import PANEL, Sheet, pick_examples, shared_scale
+from fewshot_ad.evaluation.examples import pick_examples, shared_scale
+from fewshot_ad.report.overlays import PANEL, Sheet
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.booleans()), max_size=12))
