@@ -28,7 +28,11 @@ FULL = {
         "nearest.py --channels 256 512 1024 --approximate",
         "nearest.py --queries 3136 --bank 50176",
     ],
-    "Pixel metrics": ["metrics.py", "metrics.py --images 83 --size 900 --repeats 1 --python none"],
+    "Pixel metrics": [
+        "metrics.py",
+        "NPY_DISABLE_CPU_FEATURES='X86_V4 AVX512_ICL' metrics.py",  # why: see metrics.py
+        "metrics.py --images 83 --size 900 --repeats 1 --no-peers",
+    ],
     "Growth": ["scaling.py --images 100 1000 10000"],
     "Backbones in other precisions": ["precision.py --seeds 5"],
     "Windows": ["windows.py"],
@@ -49,16 +53,28 @@ PEERS = {
 }
 
 
+def parts_of(command: str) -> tuple[dict[str, str], str, list[str]]:
+    """Settings of the environment, the script, its arguments."""
+    words = shlex.split(command)
+    at = next(number for number, word in enumerate(words) if word.endswith(".py"))
+    return dict(word.split("=", 1) for word in words[:at]), words[at], words[at + 1 :]
+
+
 def outcome(command: str) -> str:
     """What a benchmark prints, with the command; a failure in its place."""
     sys.stderr.write(f"{command}\n")
-    name, *arguments = shlex.split(command)
+    settings, script, arguments = parts_of(command)
     done = subprocess.run(
-        [sys.executable, HERE / name, *arguments], capture_output=True, text=True, check=False
+        [sys.executable, HERE / script, *arguments],
+        env=os.environ | settings,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     text = done.stdout.strip() if done.returncode == 0 else f"failed:\n{done.stderr.strip()}"
     is_markdown = "| ---" in text and done.returncode == 0
-    return f"`python benchmarks/{command}`\n\n" + (text if is_markdown else f"```\n{text}\n```")
+    shown = command.replace(script, f"python benchmarks/{script}")
+    return f"`{shown}`\n\n" + (text if is_markdown else f"```\n{text}\n```")
 
 
 def sections(page: str) -> dict[str, str]:
