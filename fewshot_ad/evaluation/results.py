@@ -189,7 +189,7 @@ def load(path: Path) -> list[ResultRow]:
             f"{path}: the last line is torn (a run was killed while writing it) and is left out.",
             stacklevel=2,
         )
-    return [_parse(f"{path}, line {n}", line) for n, line in enumerate(lines, start=1) if line]
+    return [parse_row(f"{path}, line {n}", line) for n, line in enumerate(lines, start=1) if line]
 
 
 def finished(path: Path) -> set[str]:
@@ -197,7 +197,12 @@ def finished(path: Path) -> set[str]:
     return {row_key(row) for row in load(path)} if path.exists() else set()
 
 
-def _parse(where: str, line: bytes) -> ResultRow:
+def parse_row(where: str, line: bytes) -> ResultRow:
+    """The row that a line holds.
+
+    Raises:
+        FewShotError: it holds none of a format we know; the words start with ``where``.
+    """
     try:
         values = json.loads(line)
     except ValueError as error:
