@@ -6,7 +6,8 @@ U-Net: Convolutional Networks for Biomedical Image Segmentation. Ronneberger, Fi
 The plain supervised baseline: a network is shown masked anomalies of the target class among its
 normal images, and marks what looks like them. It finds defects of the kinds it was shown, and
 promises nothing for others. ``labels=synthetic`` shows it made-up anomalies instead, which takes no
-label at all and is DRAEM without the rebuilding; ``both`` shows it either.
+label at all and is DRAEM without the rebuilding, so that it stands in DRAEM's track; ``both`` shows
+it either.
 
 **Supervised**: it learns from labelled anomalies of the target class (``--anomalous-shots``), of
 which those without a mask teach nothing. Encoder and decoder are those of
@@ -15,7 +16,8 @@ downloaded, so that all is learned from the support. With one or two anomalies i
 heart. Deviations from the paper: 64 px; a shallow ResNet as the encoder; groups are normalised, not
 batches, which a few steps do not settle; cross-entropy in its focal form, and the Dice loss, since
 anomalies are small; copies are moved and turned a little, where the paper bends them; gradients are
-clipped. The image score is the mean of the highest hundredth of the pixels.
+clipped. The image score is the mean of the highest hundredth of the pixels. No paper has this
+baseline as it stands here: ``PAPER`` is what is usual for networks of its kind.
 """
 
 from collections.abc import Mapping
@@ -75,7 +77,7 @@ class UNetSegmenter(ImageMethod):
     PAPER: ClassVar[Mapping[str, Any]] = {
         "inner_size": 256,
         "depth": 5,
-        "steps": 1000,  # of no paper: there is none of this baseline
+        "steps": 1000,
         "learning_rate": 1e-3,
     }
 
@@ -91,7 +93,7 @@ class UNetSegmenter(ImageMethod):
     @property
     def track(self) -> Track:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Supervised, unless given anomalies are left aside."""
-        return "synthetic" if self.labels == "synthetic" else "supervised"
+        return "target_tuned" if self.labels == "synthetic" else "supervised"
 
     def fit(self, support: Support) -> "UNetSegmenter":
         """Learn to mark anomalies among the support.

@@ -58,7 +58,7 @@ def test_no_anomaly_is_refused_where_one_is_learned_from(labels: str) -> None:
 
 def test_synthetic_labels_need_none_and_heed_none() -> None:
     method = small(labels="synthetic")
-    assert method.track == "synthetic"
+    assert method.track == "target_tuned"
     assert small().track == small(labels="both").track == "supervised"
     images = as_images(plates(2, seed=3))
     alone, beside = (method.variant().fit(plate_support(2, k)).predict(images) for k in (0, 2))
