@@ -83,7 +83,7 @@ class Run:
     def _is_done(self, key: str) -> bool:
         row = self._stored.get(key)
         return row is not None and (
-            not self.boxes or row.box_ap is not None or row.n_missing_masks > 0
+            not self.boxes or row.box_ap is not None or "box_ap" in row.reasons
         )
 
     def _with_known(self, method: Method, target_class: str) -> tuple[Method, KnownNames | None]:

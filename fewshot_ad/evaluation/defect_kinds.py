@@ -46,23 +46,23 @@ def groups_of_kinds(
 
 
 def kind_metrics(
-    scores: Float[np.ndarray, " n"], maps: Maps, query: Query, shown: Sequence[Sample]
+    scores: Float[np.ndarray, " n"], maps: Maps | None, query: Query, shown: Sequence[Sample]
 ) -> Mapping[str, KindMetrics]:
-    """Metrics of every group of ``groups_of_kinds``; of pixels only where anomalies were shown.
+    """Metrics of every group of ``groups_of_kinds``.
 
     Args:
         scores: of the query images.
-        maps: theirs, at the size of the truth.
+        maps: theirs, at the size of the truth; None leaves the metrics of pixels empty.
         query: with labels and masks.
         shown: the labelled anomalies of the support.
     """
     groups = groups_of_kinds(query.samples, {_kind(sample) for sample in shown})
-    masks = [*query.masks()] if shown else []
+    masks = [] if maps is None else [*query.masks()]
     found: dict[str, KindMetrics] = {}
     for name, group in groups.items():
         rows = np.flatnonzero(group | ~query.is_anomalous)
         of_images = image_metrics(scores[rows], query.is_anomalous[rows])
-        of_pixels = _of_pixels(maps, masks, rows) if shown else Metrics()
+        of_pixels = Metrics() if maps is None else _of_pixels(maps, masks, rows)
         found[name] = KindMetrics(
             n=int(group.sum()),
             i_auroc=of_images.i_auroc,

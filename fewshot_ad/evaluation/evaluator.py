@@ -13,7 +13,7 @@ from torch import Tensor
 from fewshot_ad.api import Dataset, Episode, FewShotError, Method, Prediction, Sample, Support
 from fewshot_ad.evaluation.boxes import box_ap
 from fewshot_ad.evaluation.curves import Curve
-from fewshot_ad.evaluation.defect_kinds import kind_metrics
+from fewshot_ad.evaluation.defect_kinds import KindMetrics, kind_metrics
 from fewshot_ad.evaluation.identity import cell_of, method_name, preset_of
 from fewshot_ad.evaluation.leaks import (
     KnownNames,
@@ -103,8 +103,12 @@ def evaluate(
 
 
 def _with_boxes(outcome: Outcome, query: Query) -> Outcome:
+    row = outcome.row
     found = box_ap(query.align(outcome.prediction.anomaly_map), query.boxes)
-    return replace(outcome, row=replace(outcome.row, box_ap=found))
+    if found is None:
+        why = "a mask is missing" if row.n_missing_masks else "there is no anomalous pixel"
+        row = replace(row, reasons={**row.reasons, "box_ap": why})
+    return replace(outcome, row=replace(row, box_ap=found))
 
 
 def _check_fits(method: Method, dataset: Dataset, episode: Episode) -> None:
@@ -154,8 +158,7 @@ def _run(
     began = _now()
     metrics = _measure(prediction, query, f"{episode.dataset}/{episode.target_class}")
     metric_seconds = _now() - began
-    aligned = [*query.align(prediction.anomaly_map)] if episode.anomalous_support else []
-    kinds = kind_metrics(prediction.image_score.numpy(), aligned, query, episode.anomalous_support)
+    kinds = _measure_kinds(prediction, query, episode)
     _warn_of_empty(metrics, f"{episode.dataset}/{episode.target_class}")
     n_anomalous = int(query.is_anomalous.sum())
     row = ResultRow(
@@ -244,6 +247,15 @@ def _measure(prediction: Prediction, query: Query, target: str) -> Metrics:
         stacklevel=4,
     )
     return of_images | streaming.result()
+
+
+def _measure_kinds(
+    prediction: Prediction, query: Query, episode: Episode
+) -> Mapping[str, KindMetrics]:
+    """Of pixels only where kinds were shown, and not where these are too many to sort."""
+    has_pixels = bool(episode.anomalous_support) and query.truth.n_pixels <= EXACT_PIXELS
+    maps = [*query.align(prediction.anomaly_map)] if has_pixels else None
+    return kind_metrics(prediction.image_score.numpy(), maps, query, episode.anomalous_support)
 
 
 def _warn_of_empty(metrics: Metrics, target: str) -> None:

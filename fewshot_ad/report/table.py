@@ -87,7 +87,8 @@ def empty_metrics(rows: Iterable[ResultRow]) -> list[str]:
     found: defaultdict[tuple[str, str, str], dict[str, None]] = defaultdict(dict)
     for row in rows:
         for metric, reason in row.reasons.items():
-            found[row.dataset, row.target_class, reason][METRIC_NAMES[metric]] = None
+            name = METRIC_NAMES.get(metric, "boxes AP")
+            found[row.dataset, row.target_class, reason][name] = None
     return [
         f"{EMPTY} {dataset}/{target_class}: no {', '.join(metrics)}: {reason}"
         for (dataset, target_class, reason), metrics in found.items()

@@ -108,7 +108,9 @@ def test_settings_reach_the_method_and_the_row(cli, tmp_path, rows_of):
     assert params["preprocess"]["size"] == 64
 
 
-def test_empty_metrics_say_why(cli, tmp_path):
+@pytest.fixture
+def unmasked(tmp_path):
+    """A class whose defects have no masks, as a dataset for the command line."""
     root = tmp_path / "images"
     for split, kind in (("train", "good"), ("test", "good"), ("test", "dent")):
         folder = root / "plate" / split / kind
@@ -116,16 +118,23 @@ def test_empty_metrics_say_why(cli, tmp_path):
         for index in range(3):
             pixels = np.random.default_rng([len(kind), index]).integers(0, 255, (40, 30, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
-    result = cli(
-        "eval", *NEAREST, "--dataset", f"folder:{root}", "--target-class", "all", "--shots", 2,
-        "--out", tmp_path / "out",
-    )  # fmt: skip
+    return "--dataset", f"folder:{root}", "--target-class", "all", "--shots", 2
+
+
+def test_empty_metrics_say_why(cli, tmp_path, unmasked):
+    result = cli("eval", *NEAREST, *unmasked, "--out", tmp_path / "out")
     assert result.exit_code == 0, result.stderr
     reasons = [line for line in result.stdout.splitlines() if line.startswith("– ")]
     assert len(reasons) == 1
     assert "AUPRO" in reasons[0]
     assert "mask" in reasons[0]
     assert list((tmp_path / "out" / "overlays").iterdir())
+
+
+def test_boxes_that_cannot_be_judged_say_why_and_are_not_tried_again(cli, tmp_path, unmasked):
+    arguments = ("eval", *NEAREST, *unmasked, "--boxes", "--out", tmp_path / "out")
+    assert "no boxes AP: a mask is missing" in cli(*arguments).stdout
+    assert "2 of 2 episodes" in cli(*arguments).stdout
 
 
 def test_an_interrupt_keeps_what_is_finished(cli, tmp_path, rows_of, monkeypatch):

@@ -96,3 +96,4 @@ def test_a_missing_mask_leaves_it_empty() -> None:
     with pytest.warns(UserWarning, match="a mask is missing"):
         (without,) = evaluate(MeanColour(), dataset, trials, boxes=True)
     assert without.row.box_ap is None
+    assert without.row.reasons["box_ap"] == "a mask is missing"

@@ -6,6 +6,7 @@ from painted import MeanColour, Painted
 from sklearn.metrics import roc_auc_score
 
 from fewshot_ad.episodes import episodes
+from fewshot_ad.evaluation import evaluator
 from fewshot_ad.evaluation.defect_kinds import SEEN, UNNAMED, UNSEEN, groups_of_kinds
 from fewshot_ad.evaluation.evaluator import evaluate
 from fewshot_ad.evaluation.results import append, load
@@ -79,6 +80,17 @@ def test_without_shown_anomalies_only_images_are_judged_by_kind(dataset) -> None
     assert set(outcome.row.kinds) == {"scratch", "dent", UNNAMED}
     assert all(kind["p_auroc"] is None for kind in outcome.row.kinds.values())
     assert kind_lines([outcome.row]) == []
+
+
+def test_too_many_pixels_to_sort_leave_those_of_kinds_empty(dataset, monkeypatch) -> None:
+    trials = list(episodes(dataset, "plate", shots=(3,), seeds=(0,), anomalous_shots=1))
+    (exact,) = evaluate(Learned(), dataset, trials)
+    monkeypatch.setattr(evaluator, "EXACT_PIXELS", 10)
+    with pytest.warns(UserWarning, match="too many to sort"):
+        (counted,) = evaluate(Learned(), dataset, trials)
+    assert exact.row.kinds[SEEN]["p_auroc"] is not None
+    assert counted.row.kinds[SEEN]["p_auroc"] is None
+    assert counted.row.kinds[SEEN]["i_auroc"] == exact.row.kinds[SEEN]["i_auroc"]
 
 
 def test_rows_keep_kinds_and_lines_tell_them(dataset, tmp_path) -> None:
