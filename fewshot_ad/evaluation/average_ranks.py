@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats as scipy_stats  # pyright: ignore[reportMissingTypeStubs]
 
-from fewshot_ad.evaluation.statistics import FEWEST_UNITS, LEVEL, Scores
+from fewshot_ad.evaluation.statistics import FEWEST_UNITS, LEVEL, Cell, Scores
 
 stats = cast(Any, scipy_stats)
 _ADVISED_UNITS = 10  # below it, Friedman's statistic is far from chi-square (section 3.2.2)
@@ -81,14 +81,16 @@ def _with_common_classes(
         fewest = min(kept, key=lambda name: (len(kept[name]), name))
         left_out.append(fewest)
         del kept[fewest]
-    shared = dict.fromkeys(_common_cells(kept))
-    common = {name: {cell: one[cell] for cell in shared} for name, one in kept.items()}
+    shared = _common_cells(kept)
+    common: dict[str, Scores] = {
+        name: {cell: one[cell] for cell in shared} for name, one in kept.items()
+    }
     note = f"left out for missing cells: {', '.join(left_out)}"
     return common, (note,) if left_out else ()
 
 
 def _common_cells(scores: Mapping[str, Scores]) -> list[Cell]:
-    first, *others = [set(one) for one in scores.values()] or [set[Any]()]
+    first, *others = [set(one) for one in scores.values()] or [set[Cell]()]
     return sorted(first.intersection(*others), key=repr)
 
 
