@@ -18,6 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
+REAL = HERE.parent.parent / "shared"  # real images and weights, where somebody put them
+RESNET18 = "--dataset folder:../shared/data --backbone resnet18 --weights-dir ../shared/weights"
 
 FULL = {
     "A study of one class": [
@@ -34,7 +36,11 @@ FULL = {
         "metrics.py --images 83 --size 900 --repeats 1 --no-peers",
     ],
     "Growth": ["scaling.py --images 100 1000 10000"],
-    "Backbones in other precisions": ["precision.py --seeds 5"],
+    "Backbones in other precisions": [
+        "precision.py --seeds 5 --target-class bottle_cap capsule connector grid pill washer screw",
+        f"precision.py {RESNET18} --target-class bottle magnetic_tile kolektorsdd brats_brain "
+        "--query-limit 30",
+    ],
     "Windows": ["windows.py"],
 }
 QUICK = {
@@ -49,8 +55,14 @@ PEERS = {
     "anomalib": [
         "peers.py --query-limit 20",
         "peers.py --methods patchcore --shots 1 2 4 8 16 --seeds 5 --query-limit 20",
+        f"peers.py {RESNET18} --target-class bottle --query-limit 20",
     ],
 }
+
+
+def runnable(commands: list[str]) -> list[str]:
+    """Those whose images and weights are here."""
+    return [command for command in commands if RESNET18 not in command or REAL.is_dir()]
 
 
 def parts_of(command: str) -> tuple[dict[str, str], str, list[str]]:
@@ -67,6 +79,7 @@ def outcome(command: str) -> str:
     done = subprocess.run(
         [sys.executable, HERE / script, *arguments],
         env=os.environ | settings,
+        cwd=HERE.parent,
         capture_output=True,
         text=True,
         check=False,
@@ -107,7 +120,7 @@ def main() -> None:
         if options.only.lower() not in title.lower():
             continue
         stamp = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        text = "\n\n".join([f"Measured {stamp}.", *map(outcome, commands)])
+        text = "\n\n".join([f"Measured {stamp}.", *map(outcome, runnable(commands))])
         if options.quick:
             print(f"## {title}\n\n{text}\n")
             continue
