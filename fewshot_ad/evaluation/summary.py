@@ -80,7 +80,8 @@ def _grouped(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
     return list(groups.values())
 
 
-def _known_datasets(row: ResultRow) -> tuple[str, ...]:
+def known_datasets(row: ResultRow) -> tuple[str, ...]:
+    """Where the classes of meta-training came from."""
     return tuple(sorted({name.rpartition("/")[0] for name in row.known}))
 
 
@@ -93,15 +94,15 @@ def _configuration(row: ResultRow) -> Hashable:
         json.dumps([without_place(row.params, row.weights_digest), row.extra], sort_keys=True),
         row.backbone,
         row.weights_digest,
-        _known_datasets(row),
-        _shots(row),
+        known_datasets(row),
+        shots_of(row),
         row.anomalous_shots,
         row.manifest,
         row.eval_size,
     )
 
 
-def _shots(row: ResultRow) -> Shots:
+def shots_of(row: ResultRow) -> Shots:
     """``full`` differs in number from class to class and is one column all the same."""
     return "full" if row.full_shot else row.shots
 
@@ -120,20 +121,21 @@ def _line(rows: Sequence[ResultRow], target_class: str | None) -> TableRow:
         preset=first.preset,
         track=first.track,
         backbone=first.backbone,
-        known_datasets=_known_datasets(first),
-        shots=_shots(first),
+        known_datasets=known_datasets(first),
+        shots=shots_of(first),
         anomalous_shots=first.anomalous_shots,
         manifest=first.manifest,
         eval_size=first.eval_size,
         extra=first.extra,
         target_class=target_class,
         classes=tuple(sorted({row.target_class for row in rows})),
-        metrics={name: _spread(rows, name) for name in METRICS},
+        metrics={name: spread_over_seeds(rows, name) for name in METRICS},
         seconds={name: fmean(getattr(row, name) for row in rows) for name in SECONDS},
     )
 
 
-def _spread(rows: Sequence[ResultRow], name: str) -> Spread | None:
+def spread_over_seeds(rows: Sequence[ResultRow], name: str) -> Spread | None:
+    """Mean over classes within each seed, then over seeds; one that lacks a class is left out."""
     n_classes = len({row.target_class for row in rows})
     of_seeds: list[float] = []
     for group in _grouped(rows, lambda row: row.seed):

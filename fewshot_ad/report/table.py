@@ -9,13 +9,14 @@ import io
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 from rich import box
 from rich.table import Table
 
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.evaluation.summary import SECONDS, Spread, TableRow, summarise
+from fewshot_ad.report.labels import settings_of, telling_labels, with_budget
 
 METRIC_NAMES = {
     "i_auroc": "I-AUROC",
@@ -136,32 +137,12 @@ def _cells(line: TableRow, label: str) -> dict[str, str]:
 
 def _labels(lines: Sequence[TableRow]) -> list[str]:
     """The method of each line, its preset if it trains, and the settings that tell lines apart."""
-    described = [_described(line) for line in lines]
-    labels: list[str] = []
-    for line, settings in zip(lines, described, strict=True):
-        rivals = [
-            d for other, d in zip(lines, described, strict=True) if other.method == line.method
-        ]
-        telling = [name for name in settings if any(d.get(name) != settings[name] for d in rivals)]
-        details = ", ".join(f"{name}={settings[name]}" for name in telling)
-        budget = f", {line.preset}" if line.preset and "steps" in line.params else ""
-        labels.append(f"{line.method}{budget} ({details})" if details else f"{line.method}{budget}")
-    return labels
-
-
-def _described(line: TableRow) -> dict[str, str]:
-    settings = _flat({**line.params, **line.extra, "known": "+".join(line.known_datasets)})
-    return {name: value for name, value in settings.items() if name != "device"}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            flat |= _flat(cast("dict[str, Any]", value), f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = str(value)
-    return flat
+    names = [with_budget(line.method, line.preset, line.params) for line in lines]
+    settings = [
+        settings_of({**line.params, **line.extra, "known": "+".join(line.known_datasets)})
+        for line in lines
+    ]
+    return telling_labels(names, settings)
 
 
 def _side(name: str) -> Literal["left", "right"]:
