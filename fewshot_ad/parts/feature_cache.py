@@ -7,6 +7,7 @@ nothing else.
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,9 +24,11 @@ from fewshot_ad.parts.feature_store import (
     feature_folder,
     store_limit,
 )
+from fewshot_ad.parts.recent import Recent
 from fewshot_ad.parts.weight_files import weight_folders
 
 MAX_BYTES = 2**30
+MADE_BYTES = 2**28
 MISSES_AT_ONCE = 8
 
 Levels = tuple[Tensor, ...]
@@ -62,6 +65,7 @@ class FeatureCache:
         self.max_bytes = max_bytes
         self.store = store
         self._held: OrderedDict[bytes, Levels] = OrderedDict()
+        self._made = Recent[Tensor](MADE_BYTES, lambda made: made.nbytes)
         self._hits = self._misses = self._bytes = self._read = 0
         self._lock = Lock()
 
@@ -81,6 +85,29 @@ class FeatureCache:
             found |= self._compute([keys[row] for row in rows], images[rows])
         together = zip(*(found[key] for key in keys), strict=True)
         return [torch.stack(level).to(self.backbone.device) for level in together]
+
+    def made(
+        self,
+        image: Float[Tensor, "1 3 h w"],
+        what: str,
+        make: Callable[[list[Float[Tensor, "1 _ _ _"]]], Float[Tensor, "1 c h2 w2"]],
+    ) -> Float[Tensor, "1 c h2 w2"]:
+        """What is made of the features of an image; the same tensor again, not to be changed.
+
+        Args:
+            image: a single one.
+            what: name that tells this making from all others.
+            make: from one map per level.
+        """
+        key = what, _key(image[0])
+        with self._lock:
+            found = self._made.find(key)
+            self._hits += found is not None
+        if found is None:
+            found = make(self(image))
+            with self._lock:
+                self._made.keep(key, found)
+        return found
 
     def __deepcopy__(self, memo: object) -> "FeatureCache":
         return self  # a copy of a method goes on sharing what is known

@@ -16,13 +16,15 @@ def extract_patches(
 ) -> Float[Tensor, "b d h2 w2"]:
     """Patches of images: features, averaged over a square of that side, joined over levels.
 
-    One image at a time, so that an image has the same bits alone and in a batch.
+    One image at a time, so that an image has the same bits alone and in a batch. Those of a single
+    image are remembered: not to be changed.
     """
-    patches = []
-    for image in images:
-        levels = features(image[None])
-        patches.append(join_levels([average_neighbourhood(maps, neighbourhood) for maps in levels]))
-    return torch.cat(patches)
+
+    def join(levels: Levels) -> Float[Tensor, "1 d h2 w2"]:
+        return join_levels([average_neighbourhood(maps, neighbourhood) for maps in levels])
+
+    patches = [features.made(image[None], f"patches {neighbourhood}", join) for image in images]
+    return patches[0] if len(patches) == 1 else torch.cat(patches)
 
 
 def join_levels(levels: Levels) -> Float[Tensor, "b d h w"]:

@@ -30,6 +30,8 @@ class Recent(Generic[T]):
 
     def keep(self, key: Hashable, value: T) -> T:
         """Remember a value that was not found; returns it."""
+        if key in self._held:  # another thread was quicker
+            return value
         self._held[key] = value
         self._bytes += self._size(value)
         while self._bytes > self.byte_limit and len(self._held) > 1:

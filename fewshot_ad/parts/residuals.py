@@ -7,7 +7,6 @@ https://arxiv.org/abs/2410.20047, section 3.2).
 
 import hashlib
 import weakref
-from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +24,6 @@ Metric = Literal["euclidean", "cosine"]
 Match = tuple[Float[Tensor, " q"], Int[Tensor, " q"]]
 
 BLOCKS: Blocks | None = None  # those that suit the bank
-SUPPORTS_KNOWN = 8  # tensors, one for each level, of support maps whose digests are remembered
 
 
 @torch.no_grad()
@@ -113,7 +111,7 @@ class NestedMatcher:
         self.searches = 0
         self._pairs = Recent[Match](byte_limit, lambda found: found[0].nbytes + found[1].nbytes)
         self._indices = Recent[ProductIndex](index_limit, lambda index: index.nbytes)
-        self._supports: deque[_KnownSupport] = deque(maxlen=SUPPORTS_KNOWN)
+        self._digested: dict[int, _Digested] = {}
 
     @torch.no_grad()
     def __call__(
@@ -134,7 +132,8 @@ class NestedMatcher:
             raise FewShotError(
                 "The bank of support features is empty: give at least one support image"
             )
-        nearest = [self._match_image(image, support_maps, metric) for image in query_maps]
+        pairs = zip(query_maps, self._digests(query_maps), strict=True)
+        nearest = [self._match_image(*pair, support_maps, metric) for pair in pairs]
         size = query_maps.shape[2:]
         distance, index = (
             torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
@@ -144,18 +143,19 @@ class NestedMatcher:
     def _match_image(
         self,
         image: Float[Tensor, "c h w"],
+        digest: bytes,
         support_maps: Float[Tensor, "n c hs ws"],
         metric: Metric,
     ) -> Match:
-        queries = _image_rows(image)
-        digest, ready = _digest(queries), _prepare(queries, metric)
-        distance = torch.full((len(queries),), torch.inf, device=queries.device)
-        index = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
-        positions, how = support_maps[0, 0].numel(), f"{metric} {queries.device}"
+        distance = torch.full((image[0].numel(),), torch.inf, device=image.device)
+        index = torch.zeros_like(distance, dtype=torch.int64)
+        positions, how = support_maps[0, 0].numel(), f"{metric} {image.device}"
+        ready = None
         for number, support_digest in enumerate(self._digests(support_maps)):
             bank = (support_digest, how)
             found = self._pairs.find((digest, bank))
             if found is None:
+                ready = _prepare(_image_rows(image), metric) if ready is None else ready
                 found = self._search(ready, support_maps[number], bank, metric)
                 self._pairs.keep((digest, bank), found)
             _keep_closer(distance, index, *found, number * positions)
@@ -172,21 +172,21 @@ class NestedMatcher:
         distance, row = _search(ready, index, metric)
         return distance, row.int()
 
-    def _digests(self, support_maps: Float[Tensor, "n c hs ws"]) -> list[bytes]:
-        """Of every image: those of a tensor seen lately are known while nobody has changed it."""
-        if support_maps.is_inference():  # nothing tells of changes
-            return [_digest(_image_rows(maps)) for maps in support_maps]
-        for known in self._supports:
-            if known.maps() is support_maps and known.version == support_maps._version:
-                return known.digests
-        digests = [_digest(_image_rows(maps)) for maps in support_maps]
-        known = _KnownSupport(weakref.ref(support_maps), support_maps._version, digests)
-        self._supports.append(known)
-        return digests
+    def _digests(self, maps: Float[Tensor, "n c h w"]) -> list[bytes]:
+        """Of every image; known while the tensor lives and nobody has changed it."""
+        if maps.is_inference():  # nothing tells of changes
+            return [_digest(_image_rows(image)) for image in maps]
+        name = id(maps)
+        known = self._digested.get(name)
+        if known is None or known.maps() is not maps or known.version != maps._version:
+            digests = [_digest(_image_rows(image)) for image in maps]
+            alive = weakref.ref(maps, lambda _: self._digested.pop(name, None))
+            known = self._digested[name] = _Digested(alive, maps._version, digests)
+        return known.digests
 
 
 @dataclass(frozen=True)
-class _KnownSupport:
+class _Digested:
     maps: weakref.ref[Tensor]
     version: int
     digests: list[bytes]

@@ -117,3 +117,22 @@ def test_a_process_has_one_cache_for_a_backbone_and_its_levels():
     assert load_features("random:tiny", (2, 3), device="auto").backbone.levels == (2, 3)
     assert load_features("random:tiny", (1, 2)) is not one
     assert deepcopy(one) is one
+
+
+def test_what_is_made_of_features_is_made_once_for_each_name(backbone: Backbone):
+    cache = FeatureCache(backbone)
+    made = []
+
+    def deepest(levels: list[Tensor]) -> Tensor:
+        made.append(levels)
+        return levels[-1] * 2
+
+    first = cache.made(IMAGES[:1], "deepest", deepest)
+    assert torch.equal(first, backbone(IMAGES[:1])[-1] * 2)
+    assert cache.made(IMAGES[:1].clone(), "deepest", deepest) is first
+    assert len(made) == 1
+    assert torch.equal(cache.made(IMAGES[1:2], "deepest", deepest), backbone(IMAGES[1:2])[-1] * 2)
+    assert torch.equal(
+        cache.made(IMAGES[:1], "first", lambda levels: levels[0]), cache(IMAGES)[0][:1]
+    )
+    assert torch.equal(cache.made(IMAGES[:1], "deepest", deepest), first)

@@ -236,3 +236,25 @@ def test_nested_matcher_sees_that_a_support_was_changed(is_frozen: bool) -> None
     assert before.any()
     assert not after.any()
     assert (index >= 9).all()
+
+
+def test_nested_matcher_forgets_the_digests_of_tensors_that_are_gone() -> None:
+    matcher = NestedMatcher()
+    queries, support = torch.randn(2, 1, 3, 4, 4)
+    matcher(queries, support)
+    known = matcher._digested
+    assert len(known) == 2
+    del queries
+    assert len(known) == 1
+    del support
+    assert not known
+
+
+def test_nested_matcher_sees_that_a_query_was_changed() -> None:
+    matcher = NestedMatcher()
+    queries, support = torch.randn(2, 1, 3, 4, 4)
+    before, _ = matcher(queries, support)
+    queries += 1
+    after, _ = matcher(queries, support)
+    assert not torch.equal(before, after)
+    assert torch.equal(after, residuals.match_maps(queries, support)[0])
