@@ -1,35 +1,48 @@
-"""The tables of methods in the README: tracks, published numbers with their source, and ours.
+"""The tables of methods: tracks, published numbers with their source, ours, ours beside others'.
 
-    python experiments/methods_table.py --drawn results/drawn --real results/real --short DIR
+    python experiments/methods_table.py --drawn results/drawn --real results/real
+    python experiments/methods_table.py --short results/short --beside results/beside
 
 takes our numbers from the rows of evaluations and keeps them in ``measured.json``; without options
-the README is rewritten from that file and from ``published.yaml``. The commands of the evaluations
+the pages are rewritten from that file and from ``published.yaml``. The commands of the evaluations
 stand above the tables.
 """
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import yaml
 
-from fewshot_ad.evaluation.results import load
+from fewshot_ad.evaluation.results import ResultRow, load
 from fewshot_ad.evaluation.summary import TableRow, summarise
 from fewshot_ad.methods import list_methods, load_method
 
 HERE = Path(__file__).parent
-README, MEASURED, PUBLISHED = (
-    HERE.parent / "README.md",
-    HERE / "measured.json",
-    HERE / "published.yaml",
-)
-BLOCKS = ("methods", "trained")
+MEASURED, PUBLISHED = HERE / "measured.json", HERE / "published.yaml"
+BLOCKS = {
+    "methods": HERE.parent / "README.md",
+    "trained": HERE.parent / "README.md",
+    "beside": HERE.parent / "docs" / "baselines.md",
+}
 COLUMNS = ("method", "track", "published: MVTec AD, I / P", "drawn, I / P", "real, I / P")
-TRAINED_COLUMNS = ("method", "track", "I / P", "fit s", "s per image")
+TRAINED_COLUMNS = ("method", "track", "4 shots, I / P", "16 shots, I / P", "fit s", "s per image")
+BESIDE_COLUMNS = ("class", "ours", "I / P", "anomalib's", "I / P", "gap, I", "gap, P")
+BESIDE = {
+    "patchcore": "Patchcore",
+    "padim": "Padim",
+    "stfpm": "Stfpm",
+    "rd4ad": "ReverseDistillation",
+    "fastflow": "Fastflow",
+    "cflow": "Cflow",
+    "draem": "Draem",
+}
 NOTHING = "–"
+
+Values = list[float | None]
 
 
 def main() -> None:
@@ -38,25 +51,47 @@ def main() -> None:
     parser.add_argument("--drawn", type=Path, help="folder of the rows on drawn classes")
     parser.add_argument("--real", type=Path, help="folder of the rows on real classes")
     parser.add_argument("--short", type=Path, help="folder of the rows of full_shot_short.yaml")
-    arguments = parser.parse_args()
+    parser.add_argument("--beside", type=Path, help="folder of the rows of beside_anomalib.yaml")
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
-    for name in ("drawn", "real", "short"):
-        folder = getattr(arguments, name)
+    for name, folder in vars(parser.parse_args()).items():
         if folder is not None:
-            measured[name] = measured.get(name, {}) | means(
-                summarise(load(folder / "results.jsonl"))
-            )
+            measured.setdefault(name, {}).update(TAKEN[name](load(folder / "results.jsonl")))
     MEASURED.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
-    text = README.read_text()
-    for name in BLOCKS:
-        text = with_table(text, name, table(name))
-    README.write_text(text)
+    for name, page in BLOCKS.items():
+        page.write_text(with_table(page.read_text(), name, table(name)))
 
 
-def means(lines: Iterable[TableRow]) -> dict[str, list[float | None]]:
+def by_method(rows: Iterable[ResultRow]) -> dict[str, Values]:
+    """The means of every method over seeds and classes."""
+    return means(summarise(list(rows)))
+
+
+def by_shots(rows: Iterable[ResultRow]) -> dict[str, dict[str, Values]]:
+    """The means of every method, for each number of shots."""
+    kept = list(rows)
+    shots = sorted({row.shots for row in kept})
+    return {str(n): by_method(row for row in kept if row.shots == n) for n in shots}
+
+
+def by_class(rows: Iterable[ResultRow]) -> dict[str, dict[str, Values]]:
+    """The means of every method, for each class."""
+    kept = list(rows)
+    names = sorted({row.target_class for row in kept})
+    return {name: by_method(row for row in kept if row.target_class == name) for name in names}
+
+
+TAKEN: dict[str, Callable[[Iterable[ResultRow]], dict[str, Any]]] = {
+    "drawn": by_method,
+    "real": by_method,
+    "short": by_shots,
+    "beside": by_class,
+}
+
+
+def means(lines: Iterable[TableRow]) -> dict[str, Values]:
     """Image and pixel AUROC and seconds of every method: mean over seeds, then over classes."""
     of_classes = [line for line in lines if line.target_class is not None]
-    found: dict[str, list[float | None]] = {}
+    found: dict[str, Values] = {}
     for method in {line.method for line in of_classes}:
         metrics = [_mean(of_classes, method, metric) for metric in ("i_auroc", "p_auroc")]
         seconds = [
@@ -81,9 +116,21 @@ def table(block: str) -> str:
     if block == "methods":
         columns = COLUMNS
         lines = [_line(name, track, published.get(name, {}), measured) for track, name in cards]
-    else:
+    elif block == "trained":
         columns, short = TRAINED_COLUMNS, measured.get("short", {})
-        lines = [_trained_line(name, track, short[name]) for track, name in cards if name in short]
+        lines = [
+            _trained_line(name, track, short)
+            for track, name in cards
+            if any(name in found for found in short.values())
+        ]
+    else:
+        columns = BESIDE_COLUMNS
+        lines = [
+            _beside_line(name, ours, found)
+            for name, found in measured.get("beside", {}).items()
+            for ours, theirs in BESIDE.items()
+            if ours in found and f"anomalib:{theirs}" in found
+        ]
     grid = (columns, ["---"] * len(columns), *lines)
     return "".join(f"| {' | '.join(cells)} |\n" for cells in grid)
 
@@ -95,9 +142,25 @@ def with_table(text: str, block: str, new: str) -> str:
     return before + begin + new + end + rest.split(end)[1]
 
 
-def _trained_line(name: str, track: str, values: list[float | None]) -> list[str]:
-    seconds = [NOTHING if value is None else f"{value:.2g}" for value in values[2:]]
-    return [f"`{name}`", track.replace("_", "-"), _pair(values[:2], 100), *seconds]
+def _trained_line(name: str, track: str, short: dict[str, dict[str, Values]]) -> list[str]:
+    found = [short.get(shots, {}).get(name, []) for shots in ("4", "16")]
+    seconds = [_short(value) for value in (found[0] or found[1])[2:]]
+    pairs = [_pair(values[:2], 100) for values in found]
+    return [f"`{name}`", track.replace("_", "-"), *pairs, *seconds]
+
+
+def _beside_line(target: str, name: str, found: dict[str, Values]) -> list[str]:
+    ours, theirs = found[name], found[f"anomalib:{BESIDE[name]}"]
+    gaps = [
+        NOTHING if one is None or other is None else f"{100 * (one - other):+.1f}"
+        for one, other in zip(ours[:2], theirs[:2], strict=True)
+    ]
+    cells = f"`{name}`", _pair(ours[:2], 100), f"`{BESIDE[name]}`", _pair(theirs[:2], 100)
+    return [target, *cells, *gaps]
+
+
+def _short(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2g}" if value < 100 else f"{value:.0f}"
 
 
 def _line(name: str, track: str, published: dict[str, Any], measured: dict[str, Any]) -> list[str]:

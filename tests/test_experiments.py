@@ -43,9 +43,9 @@ def test_selection_on_test_watches_every_selection() -> None:
     assert residual_learning.Course is Course
 
 
-def test_the_tables_of_the_readme_are_those_that_their_script_writes() -> None:
+def test_the_tables_on_the_pages_are_those_that_their_script_writes() -> None:
     module = script("methods_table")
-    readme = module.README.read_text()
-    for block in module.BLOCKS:
-        assert module.with_table(readme, block, module.table(block)) == readme
+    for block, page in module.BLOCKS.items():
+        text = page.read_text()
+        assert module.with_table(text, block, module.table(block)) == text
     assert all(f"`{name}`" in module.table("methods") for name in list_methods())
