@@ -22,6 +22,7 @@ LEVEL = 0.95
 FEWEST_UNITS = 6
 """Below this no two-sided signed-rank test can reach p < 0.05: the least p of 5 pairs is 0.0625."""
 
+_EXACT = 100
 SAME = 1e-9  # smaller differences are rounding
 
 Cell = tuple[str, Hashable]
@@ -115,7 +116,7 @@ def paired(first: Scores, second: Scores, *, seed: int = 0) -> Paired:
     """Compare two methods on the cells that both have.
 
     The units of the test are classes, or single cells where there are fewer classes than
-    ``FEWEST_UNITS``: those share images, so that p is too small then, and the note says so.
+    ``FEWEST_UNITS``: those share images, so that p is too small then, and the note warns.
     """
     shared = sorted(first.keys() & second.keys(), key=repr)
     differences = {cell: _rounded(second[cell] - first[cell]) for cell in shared}
@@ -164,9 +165,26 @@ def _signed_rank(values: Float[np.ndarray, " n"], unit: str) -> tuple[float | No
     if different < FEWEST_UNITS:
         count = f"{different} of {len(values)}" if different < len(values) else str(different)
         return None, f"too few pairs to tell: {count} {many} differ, {FEWEST_UNITS} are needed"
-    tested = stats.wilcoxon(values[values != 0.0])
-    few_classes = "p is too small: cells of few classes, which share images"
-    return float(tested.pvalue), few_classes if unit == "cell" else ""
+    few_classes = "read p with care: its units are cells of few classes, which share images"
+    return _p_of_signs(values[values != 0.0]), few_classes if unit == "cell" else ""
+
+
+def _p_of_signs(values: Float[np.ndarray, " n"]) -> float:
+    """Exact, ties or not, up to ``_EXACT`` values: every sign is as likely as its opposite.
+
+    Sums of twice the ranks are whole, so those of all sign patterns are counted one rank at a time;
+    scipy draws every pattern where there are ties, which takes a second.
+    """
+    if len(values) > _EXACT:
+        return float(stats.wilcoxon(values, method="asymptotic").pvalue)
+    doubled = np.rint(2 * stats.rankdata(np.abs(values).round(9))).astype(np.int64)
+    ways = np.zeros(int(doubled.sum()) + 1)
+    ways[0] = 1.0
+    for rank in doubled:
+        ways[rank:] = ways[rank:] + ways[:-rank]
+    observed = int(doubled[values > 0].sum())
+    tail = min(ways[: observed + 1].sum(), ways[observed:].sum())
+    return float(min(1.0, 2.0 * tail / ways.sum()))
 
 
 def _by_class(scores: Scores) -> list[list[float]]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom
+from scipy.stats import binom, rankdata, wilcoxon
 
 from fewshot_ad.evaluation.statistics import estimate, holm, paired, with_holm
 
@@ -132,7 +132,7 @@ def test_few_classes_fall_back_to_cells_and_say_so():
     found = paired(some_scores(n_classes=2, n_seeds=5), some_scores(2, 5, seed=3, shift=0.5))
     assert (found.unit, found.n, found.wins) == ("cell", 10, 10)
     assert found.is_significant
-    assert "too small" in found.verdict
+    assert "with care" in found.verdict
 
 
 @pytest.mark.parametrize(
@@ -163,6 +163,30 @@ def test_ties_give_a_p():
     found = paired(first, second)
     wins_of_nine = binom.cdf(3, 9, 0.5)  # equal sizes: the test of ranks is that of signs
     assert found.p == pytest.approx(2 * wins_of_nine)
+
+
+@given(st.lists(st.integers(-4, 4), min_size=8, max_size=10))
+@settings(max_examples=30, deadline=None)
+def test_ties_are_tested_as_by_all_sign_patterns(steps):
+    second = {(f"c{c}", 0): step / 10 for c, step in enumerate(steps)}
+    found = paired(dict.fromkeys(second, 0.0), second)
+    values = np.array([step for step in steps if step])
+    if len(values) < 6:
+        assert found.p is None
+        return
+    ranks = rankdata(np.abs(values))
+    signs = np.array(list(product([0, 1], repeat=len(values))))
+    sums, observed = signs @ ranks, ranks[values > 0].sum()
+    tail = min(np.mean(sums <= observed), np.mean(sums >= observed))
+    assert found.p == pytest.approx(min(1.0, 2 * tail))
+
+
+@pytest.mark.parametrize("n", [30, 101])
+def test_many_classes_agree_with_scipy(n):
+    draw = generator(n)
+    second = {(f"c{c:03}", 0): float(draw.normal() + 0.2) for c in range(n)}
+    found = paired(dict.fromkeys(second, 0.0), second)
+    assert found.p == pytest.approx(wilcoxon([*second.values()]).pvalue, rel=1e-6)
 
 
 @given(st.lists(st.floats(0, 1), max_size=5))
