@@ -191,6 +191,13 @@ def overlay(
     return painted
 
 
+def heat_colours(anomaly_map: AnomalyMap, low: float, high: float) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of ``overlay`` alone: ``low`` and below black, ``high`` and above brightest."""
+    span = max(high - low, np.finfo(np.float32).tiny)
+    heat = np.clip((np.asarray(anomaly_map, dtype=np.float32) - low) / span, 0, 1)
+    return np.rint(_PALETTE[np.rint(heat * (len(_PALETTE) - 1)).astype(np.intp)]).astype(np.uint8)
+
+
 def _decode(path: Path, convert: Callable[[Image.Image], T]) -> T:
     try:
         with Image.open(path) as image:

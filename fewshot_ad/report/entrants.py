@@ -22,7 +22,7 @@ class Entrant:
     """A method as it was configured, with all its rows, whatever class, shots and seed.
 
     Attributes:
-        label: unlike those of all others on the page.
+        label: unlike those of all others of its league.
         known: datasets of meta-training; empty where they are that of the target itself.
     """
 
@@ -78,19 +78,8 @@ class League:
 def leagues(rows: Iterable[ResultRow]) -> list[League]:
     """The leagues of a store; of two rows of one cell the later counts."""
     distinct = [*{row_key(row): row for row in rows}.values()]
-    configurations = _grouped(distinct, _configuration)
-    labels = telling_labels(
-        [with_budget(c[0].method, c[0].preset, c[0].params) for c in configurations],
-        [_settings(c[0]) for c in configurations],
-    )
-    labels = _distinct(labels)
-    found: defaultdict[Hashable, list[Entrant]] = defaultdict(list)
-    for label, configured in zip(labels, configurations, strict=True):
-        for group in _grouped(configured, _rules):
-            first = group[0]
-            entrant = Entrant(label, first.method, _foreign(first), tuple(group))
-            found[_rules(first)].append(entrant)
-    return [_league(group) for _, group in sorted(found.items(), key=lambda one: str(one[0]))]
+    found = [_league(group) for group in _grouped(distinct, _rules)]
+    return sorted(found, key=_largest_first)
 
 
 def target(row: ResultRow) -> str:
@@ -123,23 +112,41 @@ def _foreign(row: ResultRow) -> tuple[str, ...]:
 
 def _settings(row: ResultRow) -> dict[str, str]:
     known = "+".join(_foreign(row)) or "own dataset"
-    more = {"known": known, "recipe": row.recipe, "weights": row.weights_digest}
+    more = {"known": known, "recipe": row.recipe}
     return settings_of({**without_place(row.params, row.weights_digest), **row.extra, **more})
 
 
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """Numbered where two would read alike, as of one method in two tracks."""
+def _distinct(labels: Sequence[str], weights: Sequence[str]) -> list[str]:
+    """With the digest of the weights where two would read alike, and numbered if that fails too."""
     count = Counter(labels)
-    met: Counter[str] = Counter()
+    named = [
+        f"{label}, weights {digest[:6]}" if digest and count[label] > 1 else label
+        for label, digest in zip(labels, weights, strict=True)
+    ]
+    count, met = Counter(named), Counter[str]()
     found: list[str] = []
-    for label in labels:
+    for label in named:
         met[label] += 1
         found.append(f"{label} #{met[label]}" if count[label] > 1 else label)
     return found
 
 
-def _league(entrants: Sequence[Entrant]) -> League:
-    return League(*_rules(entrants[0].rows[0]), tuple(entrants))
+def _league(rows: Sequence[ResultRow]) -> League:
+    configurations = _grouped(rows, _configuration)
+    labels = telling_labels(
+        [with_budget(c[0].method, c[0].preset, c[0].params) for c in configurations],
+        [_settings(c[0]) for c in configurations],
+    )
+    labels = _distinct(labels, [c[0].weights_digest or "" for c in configurations])
+    entrants = [
+        Entrant(label, group[0].method, _foreign(group[0]), tuple(group))
+        for label, group in zip(labels, configurations, strict=True)
+    ]
+    return League(*_rules(rows[0]), tuple(entrants))
+
+
+def _largest_first(league: League) -> tuple[int, str]:
+    return -len(league.entrants), str(_rules(league.entrants[0].rows[0]))
 
 
 def _number(shots: Shots) -> float:

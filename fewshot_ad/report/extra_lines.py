@@ -7,7 +7,8 @@ from fewshot_ad.evaluation.boxes import IOU
 from fewshot_ad.evaluation.defect_kinds import SEEN, UNSEEN
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.evaluation.summary import spread_of
-from fewshot_ad.report.table import METRIC_NAMES, percent
+from fewshot_ad.report.labels import METRIC_NAMES
+from fewshot_ad.report.table import percent
 
 
 def kind_lines(rows: Iterable[ResultRow]) -> list[str]:

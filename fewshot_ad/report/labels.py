@@ -1,8 +1,19 @@
-"""What a configuration is called: its method, and the settings that tell it from its rivals."""
+"""What things are called: metrics, and methods with the settings that tell them from rivals."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
+
+METRIC_NAMES = {
+    "i_auroc": "I-AUROC",
+    "i_ap": "I-AP",
+    "i_f1_max": "I-F1max",
+    "p_auroc": "P-AUROC",
+    "p_ap": "P-AP",
+    "p_f1_max": "P-F1max",
+    "aupro": "AUPRO",
+}
+EMPTY = "–"
 
 
 def with_budget(method: str, preset: str, params: Mapping[str, Any]) -> str:

@@ -16,20 +16,10 @@ from rich.table import Table
 
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.evaluation.summary import SECONDS, Spread, TableRow, summarise
-from fewshot_ad.report.labels import settings_of, telling_labels, with_budget
+from fewshot_ad.report.labels import EMPTY, METRIC_NAMES, settings_of, telling_labels, with_budget
 
-METRIC_NAMES = {
-    "i_auroc": "I-AUROC",
-    "i_ap": "I-AP",
-    "i_f1_max": "I-F1max",
-    "p_auroc": "P-AUROC",
-    "p_ap": "P-AP",
-    "p_f1_max": "P-F1max",
-    "aupro": "AUPRO",
-}
 SECOND_NAMES = dict(zip(SECONDS, ("fit s", "s/image", "metric s"), strict=True))
 MEAN = "mean of classes"
-EMPTY = "–"
 
 
 @dataclass(frozen=True)
