@@ -118,10 +118,11 @@ class FCDD(FeatureMethod):
         check_support(support, self.min_shots)
         painted = self._paint(support.images)
         normal = join_levels(self.features(support.images))
-        self.scale_ = Standardiser(normal)
+        scale = Standardiser(normal)
         anomalous = [join_levels(self.features.backbone(image[None])) for image in painted.images]
-        self.head_ = build_head(normal.shape[1], self.hidden, self.seed).to(normal)
-        self._train(self.head_, self.scale_(normal), self.scale_(torch.cat(anomalous)), painted)
+        head = build_head(normal.shape[1], self.hidden, self.seed).to(normal)
+        self._train(head, scale(normal), scale(torch.cat(anomalous)), painted)
+        self.scale_, self.head_ = scale, head
         return self
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:

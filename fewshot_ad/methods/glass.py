@@ -130,10 +130,11 @@ class GLASS(FeatureMethod):
         painted = torch.cat([self._uncached(image[None]) for image in images])
         grid = painted.shape[-2], painted.shape[-1]
         is_painted = mask_to_grid(masks, grid).flatten().to(painted.device)
-        self.scale_ = Standardiser(normal)
-        self.network_ = PatchDiscriminator(normal.shape[1], self.hidden, self.seed).to(normal)
-        vectors, others = (to_vectors(self.scale_(maps)) for maps in (normal, painted))
-        self._train(self.network_, vectors, others, is_painted)
+        scale = Standardiser(normal)
+        network = PatchDiscriminator(normal.shape[1], self.hidden, self.seed).to(normal)
+        vectors, others = (to_vectors(scale(maps)) for maps in (normal, painted))
+        self._train(network, vectors, others, is_painted)
+        self.scale_, self.network_ = scale, network
         return self
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:

@@ -92,10 +92,11 @@ class SimpleNet(FeatureMethod):
         """
         check_support(support, self.min_shots)
         maps = self._patches(support.images)
-        self.scale_ = Standardiser(maps)
-        vectors = to_vectors(self.scale_(maps))
-        self.network_ = PatchDiscriminator(vectors.shape[1], self.hidden, self.seed).to(vectors)
-        self._train(self.network_, vectors)
+        scale = Standardiser(maps)
+        vectors = to_vectors(scale(maps))
+        network = PatchDiscriminator(vectors.shape[1], self.hidden, self.seed).to(vectors)
+        self._train(network, vectors)
+        self.scale_, self.network_ = scale, network
         return self
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
