@@ -86,7 +86,7 @@ class AnoDDPM(ImageMethod):
             timesteps=COUNT,
             reach=Between(1, self.timesteps - 1),
             stride=COUNT,
-            **(self.ALLOWED | {"width": MultipleOf(GROUPS)}),
+            **(self.ALLOWED | {"width": MultipleOf(GROUPS, least=GROUPS)}),
         )
         if self.timesteps % self.stride or self.reach % self.stride:
             raise FewShotError(

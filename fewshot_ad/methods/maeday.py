@@ -33,7 +33,7 @@ from fewshot_ad.parts.mae import (
     random_noise,
 )
 from fewshot_ad.parts.maps import image_score, no_prediction
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, SHARE, check_parameters
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_parameters
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.training import step_generator
 
@@ -103,7 +103,7 @@ class MAEDAY(Method):
             mask_ratio=_Inside(0, 1),
             blur=NOT_NEGATIVE,
             steps=NOT_NEGATIVE,
-            learning_rate=NOT_NEGATIVE,
+            learning_rate=POSITIVE,
             momentum=SHARE,
             weight_decay=NOT_NEGATIVE,
             batch=COUNT,
@@ -135,11 +135,22 @@ class MAEDAY(Method):
         return self
 
     def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
-        """Squared error of the colours, mean over the masks."""
+        """Squared error of the colours, mean over the masks.
+
+        Raises:
+            FewShotError: ``fit`` was not called, or the images have another size than its own.
+        """
         if self.autoencoder_ is None:
             raise NotFittedError("MAEDAY has no network yet: call fit(support) first, 0 shots will")
         if not len(images):
             return no_prediction(images)
+        side = self.autoencoder_.size
+        if images.shape[-2:] != (side, side):
+            height, width = images.shape[-2:]
+            raise FewShotError(
+                f"images are {height}x{width} and the network redraws {side}x{side}: MAEDAY needs "
+                "images of the size it was fitted for"
+            )
         found = [self._error(image[None], self.autoencoder_) for image in images]
         anomaly_map = torch.cat(found).cpu()
         return Prediction(image_score(anomaly_map), anomaly_map)

@@ -74,7 +74,8 @@ class MuSc(BackboneMethod):
         """Let the images score each other.
 
         Raises:
-            FewShotError: one image came alone, and there is no support.
+            FewShotError: one image came alone, and there is no support; or the support has
+                another size.
         """
         if self.support_ is None:
             raise NotFittedError("MuSc waits for fit(support): call it first, 0 shots will do")
@@ -86,6 +87,12 @@ class MuSc(BackboneMethod):
                 "images or more at once, or give support images"
             )
         queries = self.features(images)
+        grids = [list(each[0].shape[-2:]) for each in (queries, self.support_)]
+        if len(self.support_[0]) and grids[0] != grids[1]:
+            raise FewShotError(
+                f"images give {grids[0]} positions, the support {grids[1]}: MuSc needs images of "
+                "the size of the support"
+            )
         pairs = zip(queries, self.support_, strict=True)
         size = images.shape[-2], images.shape[-1]
         anomaly_map = fuse([self._level(maps, support) for maps, support in pairs], size).cpu()

@@ -27,7 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import Support, Track
+from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.backbones import chosen_device
 from fewshot_ad.parts.calibration import altered_copies
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
@@ -143,10 +143,21 @@ class PyramidFlow(MapMethod):
         return self
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
-        """Mean difference to the template over the channels."""
+        """Mean difference to the template over the channels.
+
+        Raises:
+            FewShotError: the image has another size than the support.
+        """
         assert self.model_ is not None
         assert self.template_ is not None
-        latents = self.model_.latents(self._maps(image))
+        maps = self._maps(image)
+        if maps.shape[1:] != self.template_.shape:
+            here, there = (list(each.shape[-2:]) for each in (maps, self.template_))
+            raise FewShotError(
+                f"images give {here} positions, the support {there}: PyramidFlow needs images of "
+                "the size of the support"
+            )
+        latents = self.model_.latents(maps)
         return Judgement([(latents - self.template_).abs().mean(dim=1)])
 
     @property

@@ -37,15 +37,16 @@ class Above(NamedTuple):
 
 
 class MultipleOf(NamedTuple):
-    """Multiples of a whole number from 0 on."""
+    """Multiples of a whole number, of which 0 is one unless the least is higher."""
 
     base: int
+    least: int = 0
 
     def __contains__(self, value: Any) -> bool:
-        return value >= 0 and value % self.base == 0
+        return value >= self.least and value % self.base == 0
 
     def __str__(self) -> str:
-        return f"a multiple of {self.base}, or 0"
+        return f"a multiple of {self.base}" + (", or 0" if self.least <= 0 else "")
 
 
 class Odd(NamedTuple):

@@ -38,6 +38,7 @@ from fewshot_ad.parts.official import load_weights
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
+    POSITIVE,
     SHARE,
     Between,
     MultipleOf,
@@ -121,6 +122,8 @@ class ResidualLearner(BackboneMethod, MetaTrained):
             known_supports=COUNT,
             steps=COUNT,
             batch_size=COUNT,
+            learning_rate=POSITIVE,
+            weight_decay=NOT_NEGATIVE,
             held_out=SHARE,
             learned_share=SHARE,
             flow_blocks=NOT_NEGATIVE,

@@ -36,7 +36,7 @@ class SupportBudget:
         seed: of the batches and of the randomness of every step.
 
     Raises:
-        FewShotError: the learning rate is no number of float32.
+        FewShotError: the first step of Adam, which is longer, would be no number of float32.
     """
 
     steps: int
@@ -51,7 +51,7 @@ class SupportBudget:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        most = torch.finfo(torch.float32).max
+        most = torch.finfo(torch.float32).max * (1 - self.betas[0])
         if not self.learning_rate <= most:
             rate = self.learning_rate
             raise FewShotError(f"learning_rate is {rate}: expected {most:.1e} or less")

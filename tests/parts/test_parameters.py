@@ -55,6 +55,13 @@ def test_the_rest_is_named(wrong: dict[str, Any], line: str) -> None:
     assert str(caught.value) == line
 
 
+def test_multiples_begin_at_the_least() -> None:
+    assert all(value in MultipleOf(4) for value in (0, 4, 8))
+    assert all(value in MultipleOf(8, least=8) for value in (8, 16))
+    assert all(value not in MultipleOf(8, least=8) for value in (-8, 0, 12))
+    assert str(MultipleOf(8, least=8)) == "a multiple of 8"
+
+
 def test_both_ends_are_between() -> None:
     assert all(value in Between(0, 0.5) for value in (0, 0.5))
     assert 0.51 not in Between(0, 0.5)
