@@ -38,6 +38,8 @@ class NearestEdges(Method):
     def fit(self, support: Support) -> "NearestEdges":
         if len(support.images) < self.min_shots:
             raise FewShotError(f"needs {self.min_shots} support images, got {len(support.images)}")
+        if not support.images.isfinite().all():
+            raise FewShotError("a support image holds NaN or infinite values")
         self.bank_ = self._cells(support.images).flatten(0, 2)
         return self
 
@@ -58,6 +60,41 @@ class NearestEdges(Method):
         )
         cells = functional.avg_pool2d(torch.cat([images, 4 * edges], dim=1), self.cell)
         return cells.permute(0, 2, 3, 1)
+
+
+@dataclass(kw_only=True, eq=False)
+class TunedEdges(NearestEdges):
+    """The same distance times a gain that is learned in steps (2026, https://example.org)."""
+
+    track: ClassVar[Track] = "target_tuned"
+    PAPER: ClassVar = {"steps": 500}
+    steps: int = 5
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.steps < 1:
+            raise FewShotError(f"steps is {self.steps}: expected 1 or more")
+        if not self.learning_rate > 0:
+            raise FewShotError(f"learning_rate is {self.learning_rate}: expected more than 0")
+
+    def fit(self, support: Support) -> "TunedEdges":
+        self.gain_ = self._tuned()
+        super().fit(support)
+        return self
+
+    def predict(self, images: Float[Tensor, "b 3 h w"]) -> Prediction:
+        plain = super().predict(images)
+        return Prediction(plain.image_score * self.gain_, plain.anomaly_map * self.gain_)
+
+    def _tuned(self) -> Float[Tensor, " one"]:
+        gain = 1 + torch.rand(1, generator=torch.Generator().manual_seed(self.seed))
+        for step in range(self.steps):
+            if not (gain - 1).square().isfinite():
+                rate = self.learning_rate
+                raise FewShotError(f"the loss is infinite at step {step} with learning_rate {rate}")
+            gain = gain - self.learning_rate * 2 * (gain - 1)
+        return gain
 
 
 @dataclass(kw_only=True, eq=False)
@@ -143,5 +180,33 @@ class MortalEdges(NearestEdges):
     def fit(self, support: Support) -> "MortalEdges":
         if support.target_class == self.victim:
             os.kill(os.getpid(), signal.SIGKILL)
+        super().fit(support)
+        return self
+
+
+@dataclass(kw_only=True, eq=False)
+class UnluckyEdges(NearestEdges):
+    """Fails at one class, and takes its process with it once (2026, https://example.org).
+
+    Attributes:
+        victim: the class at which an error is raised.
+        marker: a file; while there is none, the process dies after making it.
+        at_shots: the number of shots at which it dies.
+    """
+
+    victim: str = ""
+    marker: str = ""
+    at_shots: int = 2
+
+    def fit(self, support: Support) -> "UnluckyEdges":
+        if support.target_class == self.victim:
+            raise RuntimeError("no luck\ntoday")
+        if self.marker and len(support.images) == self.at_shots:
+            try:
+                Path(self.marker).touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
         super().fit(support)
         return self

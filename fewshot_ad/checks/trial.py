@@ -22,6 +22,7 @@ TARGET = "brushed_metal"
 SHOTS = 4
 ANOMALOUS_SHOTS = 2
 N_TRAIN, N_TEST = 8, 6
+FEW = 2  # images where any will do
 SIZE, STEPS = 64, 6
 
 
@@ -78,6 +79,12 @@ def truth(method: Method) -> Bool[Tensor, " b"]:
 def outcome(method: Method) -> Prediction:
     """What the method says of the query after a fit."""
     return method.fit(support(method)).predict(query(method))
+
+
+@cache
+def usual(make: Make) -> Prediction:
+    """The outcome of a fresh method, worked out once for all checks that only look at it."""
+    return outcome(make())
 
 
 def fingerprint(make: Make) -> dict[str, list[float]]:
