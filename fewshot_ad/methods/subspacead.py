@@ -45,7 +45,7 @@ class SubspaceAD(FeatureMethod):
 
     Attributes:
         backbone: name, file or factory of a feature extractor; the paper's is DINOv2's giant.
-        levels: which feature maps are used; of a transformer, quarters of its depth, the paper's too.
+        levels: feature maps, as in the paper; of a transformer, quarters of its depth.
         merge: ``join`` levels on the grid of the first, or take their ``mean``, as the paper does.
         rotations: at how many angles every support image is shown; 1 shows it as it is.
         explained: share of the variance that the components hold.
