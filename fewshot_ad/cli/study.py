@@ -1,47 +1,33 @@
-"""``fewshot-ad study``: a declared grid of methods, classes, shots and seeds."""
+"""``fewshot-ad study``: a declared grid of methods, classes, known sets, shots and seeds."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import groupby
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from fewshot_ad.api import Dataset, Episode, FewShotError, Method
+from fewshot_ad.api import FewShotError, Method
 from fewshot_ad.cli import options
 from fewshot_ad.cli.methods import AsJson
-from fewshot_ad.cli.running import Run, check_shots, check_writable, choose_known
+from fewshot_ad.cli.running import check_writable
 from fewshot_ad.cli.screen import Screen
-from fewshot_ad.cli.settings import configured_method, parse_target_classes
-from fewshot_ad.cli.workers import compute_rows
-from fewshot_ad.data import load_dataset
-from fewshot_ad.episodes import episodes
-from fewshot_ad.evaluation.identity import method_name
-from fewshot_ad.evaluation.known import LIMIT
-from fewshot_ad.evaluation.results import ResultRow
-from fewshot_ad.studies.declared import MethodEntry, Study, load_study
+from fewshot_ad.cli.settings import check_text, configured_method, with_options
+from fewshot_ad.evaluation.results import row_key
+from fewshot_ad.studies.cells import Answer, Done, Failed, Job, Kept
+from fewshot_ad.studies.conducting import Tally, conduct
+from fewshot_ad.studies.declared import Variant
+from fewshot_ad.studies.engines import Engine
+from fewshot_ad.studies.estimate import estimate, measured
+from fewshot_ad.studies.grid import plan
+from fewshot_ad.studies.local_engine import Processes, ThisProcess
+from fewshot_ad.studies.store import STORE, Store, load_rows
+from fewshot_ad.studies.study_files import StudyFile, load_study
 
 app = typer.Typer()
 
-
-@dataclass(frozen=True)
-class Cell:
-    """A method on the episodes of a class.
-
-    Attributes:
-        source: how the file names the dataset; two folders have one name, ``folder``.
-    """
-
-    method: Method
-    source: str
-    dataset: Dataset
-    trials: list[Episode]
-    known: str | None
-
-    def __str__(self) -> str:
-        return f"{method_name(self.method)} on {self.dataset.name}/{self.trials[0].target_class}"
+EngineName = Literal["local", "ray"]
+HOLES = 1  # exit code of a study that has some
+SHOWN = 20
 
 
 @app.command()
@@ -53,96 +39,130 @@ def study_command(
     ] = None,
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
-    known_limit: options.KnownLimit = LIMIT,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for results.jsonl; resumed where it is.")
+        Path, typer.Option(metavar="DIR", help=f"Folder for {STORE}; resumed where it is.")
     ] = Path("results"),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, say what would run, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Check everything, say what would run and cost, and stop."),
     ] = False,
+    any_code: Annotated[
+        bool,
+        typer.Option(
+            "--any-code",
+            help="Rows that other code has computed count as finished, too. [default: they are "
+            "computed again]",
+        ),
+    ] = False,
+    engine: Annotated[
+        EngineName,
+        typer.Option(help="What runs the cells: processes of this machine, or a Ray cluster."),
+    ] = "local",
+    address: Annotated[
+        str,
+        typer.Option(
+            metavar="local|auto|HOST:PORT",
+            help="The Ray cluster: one that is started here with --workers processors, the one "
+            "that this machine belongs to, or another.",
+        ),
+    ] = "local",
     workers: options.Workers = 1,
     as_json: AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run a declared grid: every method on every class, with all shots and seeds.
+    """Run a declared grid: every method on every class, with all known sets, shots and seeds.
 
-    The whole file is checked before anything runs. Rows are appended as they finish, and what OUT
-    holds already is not computed again, so that a run that was stopped goes on where it was.
+    The whole file is checked before anything runs. Rows are stored as they finish, each with its
+    evidence, and what OUT holds already is not computed again, so that a run that was stopped goes
+    on where it was. A cell that fails is noted with its reason while the others go on; the exit
+    code is 1 then, and the same command tries it again.
     """
     screen = Screen(quiet=quiet, as_json=as_json)
-    declared = load_study(study)
-    cells = list(_cells(declared, _with_folders(declared, data), weights_dir, device))
+    file = load_study(study)
     check_writable(out)
-    runs = {
-        (cell.source, cell.known): Run(
-            dataset=cell.dataset,
-            out=out,
-            eval_size=declared.eval_size,
-            choose_known=partial(choose_known, cell.known, cell.dataset, known_limit, True),
-            checkpoint=None,
-            draws_overlays=False,
-            screen=screen,
-        )
-        for cell in cells
-    }
-    n_episodes = sum(len(cell.trials) for cell in cells)
-    screen.say(f"{declared.title}: {len(cells)} cells of {n_episodes} episodes")
+    jobs = plan(file, _configure(weights_dir, device), data)
+    _check_text(jobs)
+    runner = _engine(engine, address, workers)
+    screen.say(file.study.title)
+    costs = estimate(jobs, measured(out / STORE), workers=workers, any_code=any_code)
+    for line in costs.lines(workers):
+        screen.say(line)
     if dry_run:
-        for cell in cells:
-            screen.say(f"  {cell}")
+        for job in jobs:
+            screen.say(f"  {job}: {len(job.trials)} cells")
         return
-    rows: list[ResultRow] = []
-    for key, some in groupby(cells, lambda cell: (cell.source, cell.known)):
-        rows += compute_rows(runs[key], [(cell.method, cell.trials) for cell in some], workers)
-    screen.show(rows)
-    screen.say(f"rows: {out / 'results.jsonl'}")
+    tally = _run(file, jobs, runner, out / STORE, any_code, screen)
+    _show(tally, out / STORE, screen)
+    if tally.holes:
+        raise typer.Exit(HOLES)
 
 
-def _with_folders(study: Study, data: Path | None) -> list[tuple[str, list[str]]]:
-    """Targets with ``{data}`` filled in."""
-    named = [(target.dataset, target.classes) for target in study.targets]
-    if data is None and any("{data}" in dataset for dataset, _ in named):
-        raise FewShotError(
-            "this study has datasets below {data}: say with --data where that folder is"
+def _configure(weights_dir: Path | None, device: str) -> Callable[[Variant], Method]:
+    def configure(variant: Variant) -> Method:
+        own = None if variant.weights_dir is None else Path(variant.weights_dir)
+        has_weights = variant.backbone not in (None, "tiny")
+        method = configured_method(
+            variant.method,
+            variant.settings,
+            device,
+            variant.backbone,
+            own or (weights_dir if has_weights else None),
+            variant.paper,
+            variant.precision,
         )
-    return [(dataset.replace("{data}", str(data)), classes) for dataset, classes in named]
+        return with_options(method, variant.method, {"prompts": variant.prompts})
+
+    return configure
 
 
-def _cells(
-    study: Study, targets: list[tuple[str, list[str]]], weights_dir: Path | None, device: str
-) -> Iterator[Cell]:
-    """Class by class, so that all methods find the features of one class in memory."""
-    methods = [_configured(entry, weights_dir, device) for entry in study.methods]
-    for spec, names in targets:
-        dataset = load_dataset(spec)
-        for target_class in parse_target_classes(names, dataset):
-            for method in methods:
-                shown = study.anomalous_shots if method.track == "supervised" else 0
-                trials = list(
-                    episodes(
-                        dataset,
-                        target_class,
-                        shots=study.shots,
-                        seeds=range(study.seeds),
-                        anomalous_shots=shown,
-                        query_limit=study.query_limit,
-                    )
-                )
-                check_shots([method], trials)
-                learns = method.track == "meta_trained"
-                for known in study.known if learns else study.known[:1]:
-                    yield Cell(method, spec, dataset, trials, known)
+def _check_text(jobs: Sequence[Job]) -> None:
+    """Refuse prompts that cannot be read before anything runs."""
+    for method in dict.fromkeys(job.method for job in jobs):
+        classes = dict.fromkeys(job.target[1] for job in jobs if job.method is method)
+        check_text([method], list(classes))
 
 
-def _configured(entry: MethodEntry, weights_dir: Path | None, device: str) -> Method:
-    folder = None if entry.weights_dir is None else Path(entry.weights_dir)
-    has_weights = entry.backbone not in (None, "tiny")
-    return configured_method(
-        entry.method,
-        entry.settings,
-        device,
-        entry.backbone,
-        folder or (weights_dir if has_weights else None),
-        entry.paper,
-        entry.precision,
-    )
+def _engine(name: EngineName, address: str, workers: int) -> Engine:
+    if name == "ray":
+        from fewshot_ad.studies.ray_engine import RayCluster  # an extra
+
+        return RayCluster(address, workers)
+    if address != "local":
+        raise FewShotError(f"--address {address} is of a Ray cluster; add --engine ray")
+    return ThisProcess() if workers == 1 else Processes(workers)
+
+
+def _run(
+    file: StudyFile,
+    jobs: Sequence[Job],
+    engine: Engine,
+    path: Path,
+    any_code: bool,
+    screen: Screen,
+) -> Tally:
+    n_cells = sum(len(job.trials) for job in jobs)
+    with Store(path) as store, screen.progress(f"{n_cells} cells", n_cells) as bar:
+        store.note_study(file.text)
+
+        def hear(job: Job, answer: Answer) -> None:
+            if isinstance(answer, Done | Kept | Failed):
+                bar.advance()
+            if isinstance(answer, Failed):
+                screen.say(f"failed: {job.hole(answer.trial, answer.reason)}")
+
+        return conduct(jobs, store, engine, any_code=any_code, on_answer=hear)
+
+
+def _show(tally: Tally, path: Path, screen: Screen) -> None:
+    """The rows of this study, whatever else the store holds, and what is missing."""
+    rows = {row_key(row): row for row in load_rows(path)}
+    found = [rows[key] for key in dict.fromkeys(tally.keys.values())]
+    if found or not tally.holes:
+        screen.show(found)
+    if tally.n_kept:
+        screen.say(f"{tally.n_kept} of {len(found)} rows were in {path} and not computed again")
+    for hole in tally.holes[:SHOWN]:
+        screen.say(f"no row: {hole}")
+    if len(tally.holes) > SHOWN:
+        screen.say(f"and {len(tally.holes) - SHOWN} more: fewshot-ad rows show {path}")
+    screen.say(f"rows: {path}")

@@ -176,9 +176,19 @@ def parse_known(
     Raises:
         FewShotError: as ``known_images``, or the target is named among the classes.
     """
-    refused = None if leave_out else exclude
-    pairs = [_parse_one(part.strip(), refused) for part in text.split(",") if part.strip()]
+    pairs = parse_classes(text, refused=None if leave_out else exclude)
     return known_images(pairs, exclude=exclude, limit=limit, seed=seed)
+
+
+def parse_classes(
+    text: str, *, refused: tuple[str, str] | None = None
+) -> list[tuple[Dataset, tuple[str, ...]]]:
+    """The datasets and classes that ``--known`` gives, see ``parse_known``; reads no image.
+
+    Raises:
+        FewShotError: a name is unknown, or ``refused`` is named among the classes.
+    """
+    return [_parse_one(part.strip(), refused) for part in text.split(",") if part.strip()]
 
 
 def _parse_one(text: str, refused: tuple[str, str] | None) -> tuple[Dataset, tuple[str, ...]]:

@@ -1,18 +1,24 @@
-"""A study as a file: methods on classes, shots and seeds, checked before anything runs."""
+"""What a study declares: methods on classes, known sets, shots and seeds."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from itertools import product
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from fewshot_ad.api import FewShotError
+from fewshot_ad.evaluation.known import LIMIT
 
 Shots = Annotated[int, Field(ge=0)] | Literal["full"]
 Precision = Literal["fp32", "bf16", "openvino", "openvino-bf16"]
 Value = bool | int | float | str | list[int | float | str] | None
+Percent = Annotated[float, Field(ge=0, le=100)] | None
 
 
 class _Entry(BaseModel):
@@ -26,20 +32,57 @@ class MethodEntry(_Entry):
         method: what ``--method`` takes.
         paper: start from the paper's settings.
         set: parameters, as ``--set`` takes them.
-        backbone, precision, weights_dir: as the options of ``eval``.
+        grid: parameters with several values each; every combination is a method of its own.
+        backbone, prompts: as the options of ``eval``; a list stands for a method with each.
+        precision, weights_dir: as the options of ``eval``.
     """
 
     method: str
     paper: bool = False
     set: dict[str, Value] = Field(default_factory=dict[str, Value])
-    backbone: str | None = None
+    grid: dict[str, Annotated[list[Value], Field(min_length=1)]] = Field(
+        default_factory=dict[str, list[Value]]
+    )
+    backbone: str | list[str] | None = None
+    prompts: str | list[str] | None = None
     precision: Precision = "fp32"
     weights_dir: str | None = None
 
-    @property
-    def settings(self) -> list[str]:
-        """``NAME=VALUE`` for every parameter that is set."""
-        return [f"{name}={_text(value)}" for name, value in self.set.items()]
+    @model_validator(mode="after")
+    def _set_once(self) -> "MethodEntry":
+        if both := sorted({*self.set} & {*self.grid}):
+            raise ValueError(f"{both[0]} is in 'set' and in 'grid'; give it once")
+        return self
+
+    def variants(self) -> Iterator["Variant"]:
+        """Every combination of parameters, backbones and prompts."""
+        chosen = (
+            dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())
+        )
+        for values, backbone, prompts in product(
+            list(chosen), _listed(self.backbone), _listed(self.prompts)
+        ):
+            yield Variant(
+                method=self.method,
+                paper=self.paper,
+                settings=[f"{n}={_text(v)}" for n, v in (self.set | values).items()],
+                backbone=backbone,
+                prompts=prompts,
+                precision=self.precision,
+                weights_dir=self.weights_dir,
+            )
+
+
+class Variant(_Entry):
+    """One method of an entry; ``settings`` are as ``--set`` takes them."""
+
+    method: str
+    paper: bool
+    settings: list[str]
+    backbone: str | None
+    prompts: str | None
+    precision: Precision
+    weights_dir: str | None
 
 
 class Target(_Entry):
@@ -54,29 +97,81 @@ class Target(_Entry):
     classes: list[str] = Field(default=["all"], min_length=1)
 
 
+class Published(_Entry):
+    """A published number in percent, shown beside ours and never mixed with them.
+
+    Attributes:
+        dataset: its name, without a root.
+        target_class: one class; the mean over classes where nothing is said.
+        source: where it stands, and what differs there.
+    """
+
+    method: str
+    dataset: str
+    shots: Shots
+    source: str
+    target_class: str | None = None
+    backbone: str | None = None
+    i_auroc: Percent = None
+    i_ap: Percent = None
+    i_f1_max: Percent = None
+    p_auroc: Percent = None
+    p_ap: Percent = None
+    p_f1_max: Percent = None
+    aupro: Percent = None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics that have a number, by name."""
+        names = ("i_auroc", "i_ap", "i_f1_max", "p_auroc", "p_ap", "p_f1_max", "aupro")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _has_a_number(self) -> "Published":
+        if not self.metrics:
+            raise ValueError("a published entry without a number; give i_auroc, p_auroc ...")
+        return self
+
+
 class Study(_Entry):
-    """The grid: every method on every class, with all numbers of shots and all seeds.
+    """The grid: every method on every class, with all known sets, numbers of shots and seeds.
 
     Attributes:
         title: one line for the head of the table.
         methods, targets: the rows of the grid.
         shots: numbers of normal images.
-        seeds: how many draws of the support.
+        seeds: how many draws of the support, or a list of seeds.
         anomalous_shots: labelled anomalies, for supervised methods alone.
-        known: what ``--known`` takes, a run for each; None for the target's other classes.
+        known: what ``--known`` takes, a run for each; None for the target's other classes. Only
+            meta-trained methods read it.
+        overlap: where a known set holds a target, ``leave_out`` meta-trains without that class, as
+            ``eval`` does, and ``skip`` runs other pairs only. Naming a target among the classes of
+            a known set is an error unless it says ``skip``.
+        known_limit: at most so many normal and anomalous images of a known class.
         query_limit: so many normal and anomalous images per class at most.
         eval_size: side at which maps meet masks, or ``native``.
+        boxes: whether to judge boxes too.
+        published: numbers to show beside ours.
     """
 
     title: str
     methods: list[MethodEntry] = Field(min_length=1)
     targets: list[Target] = Field(min_length=1)
     shots: list[Shots] = Field(min_length=1)
-    seeds: PositiveInt = 5
+    seeds: PositiveInt | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = 5
     anomalous_shots: Annotated[int, Field(ge=0)] = 0
     known: list[str | None] = Field(default=[None], min_length=1)
+    overlap: Literal["leave_out", "skip"] = "leave_out"
+    known_limit: PositiveInt = LIMIT
     query_limit: PositiveInt | None = None
     eval_size: PositiveInt | Literal["native"] = 256
+    boxes: bool = False
+    published: list[Published] = Field(default_factory=list[Published])
+
+    @property
+    def seed_list(self) -> list[int]:
+        """The seeds one by one."""
+        return list(range(self.seeds)) if isinstance(self.seeds, int) else self.seeds
 
     @field_validator("methods", mode="before")
     @classmethod
@@ -85,81 +180,20 @@ class Study(_Entry):
             return entries
         return [{"method": each} if isinstance(each, str) else each for each in entries]
 
-    @field_validator("methods")
+    @field_validator("methods", "targets", "shots", "seeds", "known")
     @classmethod
-    def _all_different(cls, entries: list[MethodEntry]) -> list[MethodEntry]:
-        for number, entry in enumerate(entries):
+    def _all_different(cls, entries: Any) -> Any:
+        for number, entry in enumerate(entries if isinstance(entries, list) else []):
             if entry in entries[:number]:
-                raise ValueError(f"{entry.method} is listed twice with the same settings")
+                name = getattr(entry, "method", getattr(entry, "dataset", entry))
+                raise ValueError(f"{name} is listed twice with the same settings")
         return entries
 
 
-def load_study(path: Path) -> Study:
-    """Read and check a study.
-
-    Raises:
-        FewShotError: there is no such file, it is no YAML, or an entry is not what it should be;
-            says at which line.
-    """
-    try:
-        text = path.read_text()
-        document = yaml.compose(text, yaml.SafeLoader)
-    except OSError as error:
-        raise FewShotError(f"cannot read the study {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FewShotError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    values = yaml.safe_load(text)
-    if not isinstance(values, Mapping):
-        raise FewShotError(f"{path} is no study: expected 'title', 'methods', 'targets', 'shots'")
-    try:
-        return Study.model_validate(dict(values))
-    except ValidationError as error:
-        raise FewShotError("; ".join(_complaints(path, document, error))) from error
-
-
-def _complaints(path: Path, document: yaml.Node, error: ValidationError) -> Iterator[str]:
-    """One for each place, whatever number of types was tried there."""
-    tried: dict[_Place, list[str]] = {}
-    found: dict[_Place, str] = {}
-    for one in error.errors(include_url=False):
-        place = _place(document, one["loc"])
-        tried.setdefault(place, []).append(one["msg"].removeprefix("Value error, "))
-        found[place] = "" if one["type"] == "missing" else f" (found {_short(one['input'])})"
-    for place, messages in tried.items():
-        name = ".".join(map(str, place.names)) or "the study"
-        what = " or ".join(dict.fromkeys(messages))
-        yield f"{path}, line {place.line}: {name}: {what}{found[place]}"
-
-
-@dataclass(frozen=True)
-class _Place:
-    line: int
-    names: tuple[str | int, ...]
-
-
-def _place(node: yaml.Node, location: tuple[str | int, ...]) -> _Place:
-    """The deepest node on the way to a location; below a value, steps are only names of types."""
-    names: list[str | int] = []
-    for step in location:
-        child = _child(node, step)
-        if child is not None:
-            node = child
-        if child is not None or isinstance(node, yaml.MappingNode):
-            names.append(step)
-    return _Place(node.start_mark.line + 1, tuple(names))
-
-
-def _child(node: yaml.Node, step: str | int) -> yaml.Node | None:
-    if isinstance(node, yaml.MappingNode):
-        return next((value for key, value in node.value if key.value == step), None)
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step]
-    return None
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+def _listed(value: str | list[str] | None) -> list[str] | list[None]:
+    if value is None:
+        return [None]
+    return value if isinstance(value, list) else [value]
 
 
 def _text(value: Value) -> str:

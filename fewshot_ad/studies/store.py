@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, delete, insert, select, text
 from sqlalchemy.dialects.sqlite import insert as insert_or
@@ -91,7 +92,7 @@ class Store:
         """Keep a row with its evidence, and forget that the cell failed before.
 
         A row of the same code is left as it is: another run was quicker, and computed the same. A
-        row of other code is replaced.
+        row of other code is replaced, and one without boxes by one that has them.
 
         Args:
             row: the outcome.
@@ -106,11 +107,14 @@ class Store:
         key = row_key(row)
         with told(self.path, self._timeout), self._engine.begin() as connection:
             connection.execute(delete(FAILURES).where(FAILURES.c.cell == cell))
-            found = connection.execute(select(ROWS.c.code).where(ROWS.c.key == key)).scalar()
-            if found == code:
+            values = _columns(row) | {"key": key, "code": code, "cell": cell, "seconds": seconds}
+            own = select(ROWS.c.code, ROWS.c.has_boxes).where(ROWS.c.key == key)
+            found = connection.execute(own).one_or_none()
+            if found is not None and found.code == code and found.has_boxes >= values["has_boxes"]:
                 return
+            connection.execute(delete(EVIDENCE).where(EVIDENCE.c.key == key))
             connection.execute(delete(ROWS).where(ROWS.c.key == key))
-            connection.execute(insert(ROWS), _columns(row, key, code, seconds))
+            connection.execute(insert(ROWS), values)
             if evidence is not None:
                 connection.execute(insert(EVIDENCE), {"key": key, "content": evidence})
 
@@ -130,7 +134,7 @@ class Store:
             connection.execute(delete(FAILURES).where(FAILURES.c.cell == cell))
 
     def finished(
-        self, method: str, dataset: str, target_class: str, code: str | None
+        self, method: str, dataset: str, target_class: str, code: str | None, *, boxes: bool = False
     ) -> frozenset[str]:
         """Keys of the rows of a method on a class, computed by this code; by any where None."""
         wanted = select(ROWS.c.key).where(
@@ -138,6 +142,8 @@ class Store:
             ROWS.c.dataset == dataset,
             ROWS.c.target_class == target_class,
         )
+        if boxes:
+            wanted = wanted.where(ROWS.c.has_boxes)
         if code is not None:
             wanted = wanted.where(ROWS.c.code == code)
         with told(self.path, self._timeout), self._engine.begin() as connection:
@@ -230,8 +236,10 @@ def reading(path: Path) -> Generator[Engine]:
         engine.dispose()
 
 
-def _columns(row: ResultRow, key: str, code: str, seconds: float) -> dict[str, object]:
-    named = ("method", "backbone", "dataset", "target_class", "shots", "seed")
-    told_apart = {name: getattr(row, name) for name in named}
-    line = json.dumps(asdict(row), allow_nan=False)
-    return {**told_apart, "key": key, "code": code, "seconds": seconds, "row": line}
+def _columns(row: ResultRow) -> dict[str, Any]:
+    named = ("method", "backbone", "preset", "dataset", "target_class", "shots", "seed")
+    return {name: getattr(row, name) for name in named} | {
+        "has_boxes": row.box_ap is not None or "box_ap" in row.reasons,
+        "images": row.n_normal + row.n_anomalous,
+        "row": json.dumps(asdict(row), allow_nan=False),
+    }

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from sqlalchemy import (
     URL,
+    Boolean,
     Column,
     Engine,
     Float,
@@ -39,7 +40,7 @@ TABLES = MetaData()
 ROWS = Table(
     "rows",
     TABLES,
-    Column("key", Text, primary_key=True),  # of the cell, see evaluation.results.row_key
+    Column("key", Text, primary_key=True),  # see evaluation.results.row_key
     Column("code", Text, nullable=False),  # see studies.code_digest
     Column("method", Text, nullable=False, index=True),
     Column("backbone", Text),
@@ -47,6 +48,10 @@ ROWS = Table(
     Column("target_class", Text, nullable=False),
     Column("shots", Integer, nullable=False),
     Column("seed", Integer, nullable=False),
+    Column("cell", Text, nullable=False, index=True),  # as it was declared, see studies.cells
+    Column("preset", Text, nullable=False),
+    Column("has_boxes", Boolean, nullable=False),
+    Column("images", Integer, nullable=False),  # that were judged
     Column("seconds", Float, nullable=False),  # of the whole cell, reading included
     Column("row", Text, nullable=False),  # the result row, as a line of JSONL has it
 )

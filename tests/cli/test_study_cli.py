@@ -1,10 +1,13 @@
 import json
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fewshot_ad.evaluation.results import row_key
 from fewshot_ad.images import write_image
+from fewshot_ad.studies.store import STORE, load_failures, load_rows, load_studies
 
 STUDY = """\
 title: Edges near and scaled
@@ -41,28 +44,25 @@ def study(tmp_path: Path) -> Path:
 def test_a_study_runs_every_cell_once_and_goes_on_where_it_was(cli, study, tmp_path) -> None:
     out = tmp_path / "out"
     assert cli("study", study, "--out", out).exit_code == 0
-    rows = (out / "results.jsonl").read_text().splitlines()
-    cells = [json.loads(row) for row in rows]
+    rows = load_rows(out)
     found = {
-        (row["target_class"], row["params"]["preprocess"]["size"], row["shots"], row["seed"])
-        for row in cells
+        (row.target_class, row.params["preprocess"]["size"], row.shots, row.seed) for row in rows
     }
-    sizes, classes = (48, 64), ("gear", "screw")
     assert found == {
         (name, size, shots, seed)
-        for name in classes for size in sizes for shots in (1, 2) for seed in (0, 1)
+        for name in ("gear", "screw") for size in (48, 64) for shots in (1, 2) for seed in (0, 1)
     }  # fmt: skip
     assert len(rows) == len(found)
-    (out / "results.jsonl").write_text("\n".join(rows[:-3]) + "\n")  # as a kill would leave it
+    assert load_studies(out) == [STUDY]
+    with sqlite3.connect(out / STORE) as connection:  # as a kill would leave it
+        connection.execute("DELETE FROM rows WHERE seed = 1")
+    connection.close()
     again = cli("study", study, "--out", out)
     assert again.exit_code == 0
-    kept = [json.loads(row) for row in (out / "results.jsonl").read_text().splitlines()]
-    for before, after in zip(cells, kept, strict=True):
-        assert [before[name] for name in ("i_auroc", "p_auroc", "aupro")] == [
-            after[name] for name in ("i_auroc", "p_auroc", "aupro")
-        ]
-    assert "2 of 4 episodes" not in again.stdout  # of the last cell one was kept
-    assert "1 of 4 episodes" in again.stdout
+    assert "8 of 16 rows were in" in again.stdout
+    assert [row.metrics() for row in sorted(load_rows(out), key=row_key)] == [
+        row.metrics() for row in sorted(rows, key=row_key)
+    ]
 
 
 def test_two_folders_are_two_datasets(cli, study, tmp_path) -> None:
@@ -71,18 +71,56 @@ def test_two_folders_are_two_datasets(cli, study, tmp_path) -> None:
     targets = "".join(f'  - dataset: "folder:{{data}}/{name}"\n' for name in ("north", "south"))
     before = "  - dataset: synthetic\n    classes: [screw, gear]\n"
     study.write_text(STUDY.replace(before, targets))
-    assert cli("study", study, "--data", tmp_path, "--out", tmp_path / "out").exit_code == 0
-    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    rows = [json.loads(line) for line in lines]
+    result = cli("study", study, "--data", tmp_path, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0
+    rows = json.loads(result.stdout)
     assert {row["target_class"] for row in rows} == {"plate"}
     assert len({row["query_digest"] for row in rows}) == 2
 
 
-def test_a_dry_run_says_what_would_run_and_writes_nothing(cli, study, tmp_path) -> None:
-    result = cli("study", study, "--out", tmp_path / "out", "--dry-run")
-    assert "4 cells of 16 episodes" in result.stdout
-    assert "strangers:NearestEdges on synthetic/gear" in result.stdout
-    assert not (tmp_path / "out" / "results.jsonl").exists()
+def test_a_dry_run_says_what_would_run_and_cost_and_writes_nothing(cli, study, tmp_path) -> None:
+    dry = ("study", study, "--out", tmp_path / "out", "--dry-run")
+    first = cli(*dry).stdout
+    assert "cells: 16, of which 0 are finished; meta-trainings: 0" in first
+    assert "time is unknown for strangers:NearestEdges" in first
+    assert "memory: up to 0." in first
+    assert "strangers:NearestEdges on synthetic/gear: 4 cells" in first
+    assert not (tmp_path / "out").exists()
+    cli("study", study, "--out", tmp_path / "out")
+    with sqlite3.connect(tmp_path / "out" / STORE) as connection:
+        connection.execute("UPDATE rows SET seconds = 3600 * images")
+        connection.execute("DELETE FROM rows WHERE seed = 1 AND shots = 1")
+    connection.close()
+    later = cli(*dry).stdout
+    assert "cells: 16, of which 12 are finished" in later
+    assert "time: about 16.0 hours in one process" in later  # 4 cells of 4 images
+    assert "8.0 hours with 2 workers" in cli(*dry, "--workers", 2).stdout
+
+
+def test_holes_are_listed_and_the_exit_code_says_so(cli, study, tmp_path) -> None:
+    study.write_text(
+        STUDY.replace("NearestEdges\n    set: {", "UnluckyEdges\n    set: {victim: gear, ")
+    )
+    out = tmp_path / "out"
+    result = cli("study", study, "--out", out)
+    assert result.exit_code == 1
+    hole = "strangers:UnluckyEdges on synthetic/gear, 1 shots, seed 0: RuntimeError: no luck today"
+    assert f"no row: {hole}" in result.stdout
+    assert {row.target_class for row in load_rows(out)} == {"screw"}
+    assert len(load_failures(out)) == 8
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--address", "auto"), "add --engine ray"),
+        (("--engine", "spark"), "spark"),
+    ],
+)
+def test_an_engine_that_is_none_is_refused(options, words, cli, study, tmp_path) -> None:
+    result = cli("study", study, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 2
+    assert words in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -94,6 +132,7 @@ def test_a_dry_run_says_what_would_run_and_writes_nothing(cli, study, tmp_path) 
         ("preprocess.size: 48", "cel: 3", "'cell'"),
         ("shots: [1, 2]", "shots: [0]", "at least 1"),
         ("shots: [1, 2]", "shots: [x]", "line 10: shots.0"),
+        ("preprocess.size: 48", "backbone: resnet18", "line 5"),
     ],
 )
 def test_a_wrong_study_is_refused_before_anything_runs(
@@ -103,4 +142,4 @@ def test_a_wrong_study_is_refused_before_anything_runs(
     result = cli("study", study, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert words in result.stderr
-    assert not (tmp_path / "out" / "results.jsonl").exists()
+    assert not (tmp_path / "out").exists()

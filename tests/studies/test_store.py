@@ -69,6 +69,19 @@ def test_a_row_is_kept_once_and_other_code_replaces_it(path: Path) -> None:
         assert store.finished("patchcore", "synthetic", "gear", None) == frozenset()
 
 
+def test_a_row_with_boxes_takes_the_place_of_one_without(path: Path) -> None:
+    boxed = replace(ROW, box_ap=0.5)
+    names = (ROW.method, ROW.dataset, ROW.target_class, "v1")
+    with Store(path) as store:
+        saved(store, ROW)
+        assert store.finished(*names) == {row_key(ROW)}
+        assert store.finished(*names, boxes=True) == frozenset()
+        for row in (boxed, ROW):
+            saved(store, row)
+            assert load_rows(path) == [boxed]
+        assert store.finished(*names, boxes=True) == {row_key(ROW)}
+
+
 def test_failures_are_counted_until_the_cell_is_there(path: Path) -> None:
     with Store(path) as store:
         store.fail(replace(FAILURE, reason="killed"))
