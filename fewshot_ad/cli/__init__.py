@@ -17,6 +17,8 @@ from fewshot_ad.cli.options import Offline
 COMMANDS = {
     "eval": "Evaluate methods on episodes of unseen classes: a table, result rows, overlays.",
     "study": "Run a declared grid of methods, classes, shots and seeds.",
+    "report": "Turn rows into a page, or into Markdown, CSV or LaTeX.",
+    "compare": "Tell what changed between two runs, and whether it matters.",
     "kinds": "Can features tell the kinds of defects apart? A linear probe.",
     "train": "Meta-train a method on known classes and save a checkpoint.",
     "data": "List, check and export datasets.",

@@ -1,6 +1,7 @@
 """The charts of a league: shots, curves, cost, and ranks."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from markupsafe import Markup
@@ -23,6 +24,11 @@ from fewshot_ad.report.svg import (
 )
 
 PRO_LIMIT = 0.3
+MOST_BANDS = 3
+COSTS = {
+    "fit_seconds": "seconds to fit",
+    "predict_seconds_per_image": "seconds per image, without reading it",
+}
 Styles = Mapping[str, int]
 
 
@@ -32,6 +38,8 @@ def shot_chart(league: League, metric: str, styles: Styles) -> Markup | None:
     if len(shots) < 2:
         return None
     series = [_shot_series(entrant, league, metric, styles) for entrant in league.entrants]
+    if len(series) > MOST_BANDS:
+        series = [_apart(one, place, len(series)) for place, one in enumerate(series)]
     values = [v for one in series for point in one.points for v in [point[1]]]
     ends = [v for one in series for band in one.band if band for v in band]
     if not values:
@@ -41,14 +49,23 @@ def shot_chart(league: League, metric: str, styles: Styles) -> Markup | None:
     return chart(f"{name} against shots", x, percent_axis(f"{name}, %", values + ends), series)
 
 
+def mean_curves(curves: Sequence[Mapping[str, Curve]]) -> dict[str, Curve]:
+    """The height at every point of the grid, averaged over cells that have the curve."""
+    found: dict[str, Curve] = {}
+    for name in CURVES:
+        heights = [one[name] for one in curves if name in one]
+        if heights:
+            found[name] = np.mean(heights, axis=0)
+    return found
+
+
 def curve_chart(name: str, curves: Mapping[str, Curve], styles: Styles) -> Markup:
     """One kind of curve of several entrants; that of regions up to the limit of AUPRO."""
     title, x_name, y_name = CURVES[name]
     limit = PRO_LIMIT if name == "pro" else 1.0
-    inside = limit + 1e-9 >= GRID
-    across = GRID[inside].tolist()
+    across = [*GRID[limit > GRID].tolist(), limit]
     series = [
-        Series(label, styles[label], [*zip(across, curve[inside].tolist(), strict=True)])
+        Series(label, styles[label], [(x, float(np.interp(x, GRID, curve))) for x in across])
         for label, curve in curves.items()
     ]
     return chart(title, share_axis(x_name, limit), share_axis(y_name), series[::-1])
@@ -69,9 +86,9 @@ def cost_chart(league: League, metric: str, seconds: str, styles: Styles) -> Mar
     if not series:
         return None
     costs, values = zip(*(one.points[0] for one in series), strict=True)
-    title = {"fit_seconds": "fit", "predict_seconds_per_image": "one image"}[seconds]
+    title = COSTS[seconds]
     y = percent_axis(f"{METRIC_NAMES[metric]}, %", values)
-    return chart(f"accuracy against seconds: {title}", seconds_axis(title, costs), y, series)
+    return chart(f"{METRIC_NAMES[metric]} against {title}", seconds_axis(title, costs), y, series)
 
 
 def ranks_chart(ranks: AverageRanks, styles: Styles) -> Markup:
@@ -112,15 +129,11 @@ def _shot_series(entrant: Entrant, league: League, metric: str, styles: Styles) 
     return Series(entrant.label, styles[entrant.label], points, band, words, "both")
 
 
+def _apart(one: Series, place: int, count: int) -> Series:
+    """Whiskers side by side in place of bands, of which many would hide each other."""
+    shift = 0.3 * ((place + 0.5) / count - 0.5)
+    return replace(one, points=[(x + shift, y) for x, y in one.points], is_filled=False)
+
+
 def _shortened(name: str, letters: int = 24) -> str:
     return name if len(name) <= letters else name[: letters - 1] + "…"
-
-
-def mean_curves(curves: Sequence[Mapping[str, Curve]]) -> dict[str, Curve]:
-    """The height at every point of the grid, averaged over cells that have the curve."""
-    found: dict[str, Curve] = {}
-    for name in CURVES:
-        heights = [one[name] for one in curves if name in one]
-        if heights:
-            found[name] = np.mean(heights, axis=0)
-    return found

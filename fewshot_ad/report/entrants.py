@@ -15,6 +15,7 @@ from fewshot_ad.images import EvalSize
 from fewshot_ad.report.labels import settings_of, telling_labels, with_budget
 
 T = TypeVar("T")
+_MANY = 0.8  # of the most: a study that is half done has its pages about what is done
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,13 @@ class League:
 
     @property
     def main_shots(self) -> Shots:
-        """The number of shots with the most rows, the largest of several."""
+        """The number of shots that most is said of: 4, as usual, or the largest with many rows."""
         counts: Counter[Shots] = Counter(
             shots_of(row) for each in self.entrants for row in each.rows
         )
-        return max(counts, key=lambda shots: (counts[shots], _number(shots)))
+        least = _MANY * max(counts.values())
+        many: list[Shots] = [shots for shots, count in counts.items() if count >= least]
+        return 4 if 4 in many else max(many, key=_number)
 
     @property
     def targets(self) -> list[str]:

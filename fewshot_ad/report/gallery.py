@@ -21,7 +21,7 @@ from fewshot_ad.images import heat_colours, overlay
 
 MOST_CLASSES, MOST_ENTRANTS = 6, 6
 KINDS = {
-    "best": "Found by all",
+    "best": "Found most surely",
     "worst": "Hardest",
     "disputed": "In dispute",
 }
@@ -161,17 +161,22 @@ def _figure(
     mask = _decoded(picture.mask, "PNG", "1") if picture.mask else None
     outlined = overlay(image, np.zeros(image.shape[:2]), 0.0, 1.0, mask)
     what = judged.defect or ("anomalous" if judged.is_anomalous else "normal")
-    mean = np.mean([errors(one.evidence)[index] for one, _ in shown])
+    wrong = [100 * float(errors(one.evidence)[index]) for one, _ in shown]
     side = "normal images score higher" if judged.is_anomalous else "anomalous images score lower"
     return Figure(
         title=KINDS[kind],
         target=first.target,
         path=judged.path,
-        words=f"{what}; on average {100 * mean:.0f} % of the {side}",
+        words=f"{what}; {_range(wrong)} % of the {side}",
         image=data_uri(image),
         truth=data_uri(outlined) if mask is not None else "",
         tiles=tuple(_tile(one, p, image, mask, scales[one.label]) for one, p in shown),
     )
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def _tile(

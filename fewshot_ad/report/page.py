@@ -19,7 +19,14 @@ from fewshot_ad.evaluation.curves import CURVES, Curve
 from fewshot_ad.evaluation.results import ResultRow, row_key
 from fewshot_ad.evaluation.summary import METRICS
 from fewshot_ad.report import holes, origins
-from fewshot_ad.report.charts import cost_chart, curve_chart, mean_curves, ranks_chart, shot_chart
+from fewshot_ad.report.charts import (
+    COSTS,
+    cost_chart,
+    curve_chart,
+    mean_curves,
+    ranks_chart,
+    shot_chart,
+)
 from fewshot_ad.report.entrants import Entrant, League, leagues, target
 from fewshot_ad.report.gallery import MOST_ENTRANTS, Judged, gallery, readable
 from fewshot_ad.report.labels import METRIC_NAMES
@@ -83,6 +90,7 @@ class Chapter:
     notes: list[str]
     comparisons: list[Comparison]
     left_out: str
+    pair_notes: list[str]
     verdict: str
     ranks: AverageRanks
     ranks_chart: Markup | None
@@ -91,7 +99,7 @@ class Chapter:
     shot_charts: list[Markup]
     curve_charts: list[tuple[str, Markup]]
     curve_note: str
-    cost_charts: list[tuple[str, Markup]]
+    cost_charts: list[Markup]
     not_drawn: str
     key: Markup
     marks: Mapping[str, Markup]
@@ -170,6 +178,7 @@ def _chapter(
         notes=_star(lines),
         comparisons=pairs,
         left_out=left_out,
+        pair_notes=sorted({pair.note for pair in pairs if pair.note}),
         verdict=_verdict(pairs),
         ranks=ranked,
         ranks_chart=ranks_chart(ranked, styles) if several else None,
@@ -267,16 +276,11 @@ def _shot_charts(league: League, metric: str, styles: Mapping[str, int]) -> list
     return [svg for svg in charts if svg is not None]
 
 
-def _cost_charts(
-    league: League, metric: str, styles: Mapping[str, int]
-) -> list[tuple[str, Markup]]:
-    captions = {
-        "fit_seconds": "Seconds to fit",
-        "predict_seconds_per_image": "Seconds per image, without reading it",
-    }
-    charts = [(words, cost_chart(league, metric, name, styles)) for name, words in captions.items()]
-    several = len(league.entrants) > 1
-    return [(words, svg) for words, svg in charts if svg is not None and several]
+def _cost_charts(league: League, metric: str, styles: Mapping[str, int]) -> list[Markup]:
+    if len(league.entrants) == 1:
+        return []
+    charts = [cost_chart(league, metric, name, styles) for name in COSTS]
+    return [svg for svg in charts if svg is not None]
 
 
 def _not_drawn(league: League, curves: Mapping[Any, Any], number: int) -> str:
@@ -292,6 +296,8 @@ def _not_drawn(league: League, curves: Mapping[Any, Any], number: int) -> str:
 
 
 def _key(styles: Mapping[str, int]) -> Markup:
+    if len(styles) == 1:
+        return Markup()
     items = [Markup("<li>{}{}</li>").format(swatch(n), label) for label, n in styles.items()]
     return Markup('<ul class="key">{}</ul>').format(Markup("").join(items))
 

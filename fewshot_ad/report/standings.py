@@ -1,14 +1,15 @@
 """What the page says of a league: who is ahead, by how much, and on which classes."""
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from fewshot_ad.episodes import Shots
 from fewshot_ad.evaluation.average_ranks import AverageRanks, average_ranks
 from fewshot_ad.evaluation.results import ResultRow
-from fewshot_ad.evaluation.statistics import Estimate, Paired, estimate, paired, with_holm
+from fewshot_ad.evaluation.statistics import Estimate, Paired, Scores, estimate, paired, with_holm
 from fewshot_ad.evaluation.summary import METRICS, SECONDS, Spread, spread_over_seeds
 from fewshot_ad.report.entrants import Entrant, League, target
 from fewshot_ad.report.labels import EMPTY, METRIC_NAMES
@@ -64,6 +65,7 @@ class Comparison:
     p: Cell
     units: str
     verdict: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,29 +100,49 @@ def standings(league: League, number: int, rows: RowList, metric: str) -> list[S
 
 
 def leader(league: League, metric: str) -> Leader | None:
-    """Who has the highest mean over classes, among those with the most cells; None of no values."""
+    """Who has the highest mean over the cells that all share; None where no value is there.
+
+    Those with less than half of the most cells are left out, and counted in a sentence.
+    """
     shots = league.main_shots
     scores = {one.label: one.scores(metric, shots) for one in league.entrants}
     most = max(len(one) for one in scores.values())
-    if not most:
-        return None
-    full = {label: one for label, one in scores.items() if len(one) == most}
+    full = {label: one for label, one in scores.items() if most and 2 * len(one) >= most}
+    full = _shared(full)
     estimates = {label: found for label, one in full.items() if (found := estimate(one))}
+    if not estimates:
+        return None
     ordered = sorted(estimates, key=lambda label: -estimates[label].mean)
     best = ordered[0]
-    sentences = [_measured(estimates[best], metric, shots)]
-    if len(ordered) > 1:
-        second = ordered[1]
-        gap = paired(full[second], full[best])
-        points = 100 * (estimates[best].mean - estimates[second].mean)
-        sentences.append(f"Next: {second}, {points:.1f} points lower ({_said(gap)}).")
-    elif len(league.entrants) == 1:
+    found = estimates[best]
+    sentences = [_measured(found, metric, shots), *_next(ordered, full, estimates)]
+    if len(league.entrants) == 1:
         sentences.append("The only method of its track here.")
     if len(full) < len(scores):
         lacking = len(scores) - len(full)
         sentences.append(f"{lacking} of {len(scores)} methods lack cells and are not compared.")
-    found = estimates[best]
     return Leader(best, f"{100 * found.mean:.1f}", interval_text(found), tuple(sentences))
+
+
+def _shared(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The cells that all have; where there is none, those of the one with the most alone."""
+    cells = [set(one) for one in scores.values()]
+    common = cells[0].intersection(*cells[1:]) if cells else set[Any]()
+    if not common and scores:
+        label = max(scores, key=lambda name: len(scores[name]))
+        return {label: scores[label]}
+    return {label: {cell: one[cell] for cell in common} for label, one in scores.items()}
+
+
+def _next(
+    ordered: Sequence[str], scores: Mapping[str, Scores], estimates: Mapping[str, Estimate]
+) -> list[str]:
+    if len(ordered) < 2:
+        return []
+    best, second = ordered[:2]
+    points = 100 * (estimates[best].mean - estimates[second].mean)
+    said = _said(paired(scores[second], scores[best]))
+    return [f"Next: {second}, {points:.1f} points lower ({said})."]
 
 
 def comparisons(league: League, metric: str) -> tuple[list[Comparison], str]:
@@ -241,6 +263,12 @@ def _said(pair: Paired) -> str:
     return f"{verdict}, {p}" + (f"; {pair.note}" if pair.note else "")
 
 
+def _short_verdict(pair: Paired) -> str:
+    if pair.p is None:
+        return pair.note
+    return replace(pair, note="").verdict + ("*" if pair.note else "")
+
+
 def _comparison(first: str, second: str, pair: Paired) -> Comparison:
     """The better one stands first; so the difference is of the first less the second."""
     found, p = pair.difference, pair.p_adjusted
@@ -255,5 +283,6 @@ def _comparison(first: str, second: str, pair: Paired) -> Comparison:
         interval=interval,
         p=Cell(EMPTY if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}", p),
         units=f"{pair.wins} won, {pair.losses} lost of {pair.n} {many}",
-        verdict=pair.verdict,
+        verdict=_short_verdict(pair),
+        note=pair.note if pair.p is not None else "",
     )

@@ -48,7 +48,7 @@ class Series:
 
     Attributes:
         style: number below ``STYLES``; others are grey.
-        band: lower and upper end at each point.
+        band: lower and upper end at each point; filled between points, or as whiskers alone.
         words: of each point, shown when it is pointed at.
     """
 
@@ -58,6 +58,7 @@ class Series:
     band: Sequence[Point | None] = ()
     words: Sequence[str] = ()
     kind: Literal["line", "dots", "both"] = "line"
+    is_filled: bool = True
 
 
 @dataclass
@@ -161,7 +162,8 @@ def percent_axis(title: str, values: Sequence[float]) -> Axis:
 
 def share_axis(title: str, high: float = 1.0) -> Axis:
     """From 0 to 1, or to some limit below."""
-    ticks = tuple((high * n / 5, f"{high * n / 5:.2g}") for n in range(6))
+    step = 0.2 if high > 0.5 else 0.1
+    ticks = tuple((step * n, f"{step * n:.1f}") for n in range(round(high / step) + 1))
     return Axis(title, 0.0, high, ticks)
 
 
@@ -203,7 +205,7 @@ def _draw_band(canvas: Canvas, x: Axis, y: Axis, one: Series) -> None:
     ends = [(point[0], end) for point, end in zip(one.points, one.band, strict=True) if end]
     lower = [_place(x, y, (at, end[0])) for at, end in ends]
     upper = [_place(x, y, (at, end[1])) for at, end in ends]
-    if len(ends) > 1:
+    if len(ends) > 1 and one.is_filled:
         canvas.path([*lower, *reversed(upper)], f"band {css_of(one.style)}", closed=True)
     for low, high in zip(lower, upper, strict=True):
         canvas.path([low, high], f"whisker {css_of(one.style)}")

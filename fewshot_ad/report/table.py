@@ -135,14 +135,15 @@ def _labels(lines: Sequence[TableRow]) -> list[str]:
     return telling_labels(names, settings)
 
 
-def _side(name: str) -> Literal["left", "right"]:
+def side(name: str) -> Literal["left", "right"]:
+    """To which side a column is set: words left, numbers right."""
     return "left" if name in ("class", "method") else "right"
 
 
 def _terminal_table(grid: Grid) -> Table:
     table = Table(title=grid.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name in grid.header:
-        table.add_column(name, justify=_side(name), overflow="fold")
+        table.add_column(name, justify=side(name), overflow="fold")
     for block in grid.blocks:
         for cells in block:
             table.add_row(*cells)
@@ -151,7 +152,7 @@ def _terminal_table(grid: Grid) -> Table:
 
 
 def _markdown_table(grid: Grid) -> str:
-    rules = ["---" if _side(name) == "left" else "---:" for name in grid.header]
+    rules = ["---" if side(name) == "left" else "---:" for name in grid.header]
     body = [cells for block in grid.blocks for cells in block]
     lines = [f"| {' | '.join(cells)} |" for cells in (grid.header, rules, *body)]
     return f"{grid.title}\n\n" + "\n".join(lines) + "\n"
