@@ -19,6 +19,7 @@ COMMANDS = {
     "study": "Run a declared grid of methods, classes, shots and seeds.",
     "report": "Turn rows into a page, or into Markdown, CSV or LaTeX.",
     "compare": "Tell what changed between two runs, and whether it matters.",
+    "rows": "What a store holds; its rows as lines of JSON, CSV or Parquet.",
     "kinds": "Can features tell the kinds of defects apart? A linear probe.",
     "train": "Meta-train a method on known classes and save a checkpoint.",
     "data": "List, check and export datasets.",
