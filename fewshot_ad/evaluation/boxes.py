@@ -48,14 +48,14 @@ def find_boxes(anomaly_map: Float[np.ndarray, "h w"], level: float = LEVEL) -> l
     middle, highest = float(np.median(anomaly_map)), float(anomaly_map.max())
     above = anomaly_map > middle + level * (highest - middle)
     boxes = [
-        box._replace(confidence=float(anomaly_map[region].max())) for box, region in _regions(above)
+        box._replace(confidence=float(anomaly_map[region].max())) for box, region in regions(above)
     ]
     return sorted(boxes, key=lambda box: -box.confidence)
 
 
 def mask_boxes(mask: Bool[np.ndarray, "h w"]) -> list[Box]:
     """A box around every region of a mask."""
-    return [box for box, _ in _regions(mask)]
+    return [box for box, _ in regions(mask)]
 
 
 def overlap(one: Box, other: Box) -> float:
@@ -107,8 +107,8 @@ def box_ap(
     return box_average_precision([find_boxes(one) for one in aligned], truth)
 
 
-def _regions(mask: Bool[np.ndarray, "h w"]) -> list[tuple[Box, Bool[np.ndarray, "h w"]]]:
-    """Connected regions, 8-neighbour as in AUPRO."""
+def regions(mask: Bool[np.ndarray, "h w"]) -> list[tuple[Box, Bool[np.ndarray, "h w"]]]:
+    """Connected regions with the boxes around them, 8-neighbour as in AUPRO."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         mask.astype(np.uint8), connectivity=8
     )
