@@ -104,11 +104,12 @@ class DFR(FeatureMethod):
         """
         check_support(support, self.min_shots)
         levels = self.features(support.images)
-        self.scales_ = [Standardiser(maps) for maps in levels]
-        vectors = to_vectors(_join(levels, self.scales_))
+        scales = [Standardiser(maps) for maps in levels]
+        vectors = to_vectors(_join(levels, scales))
         subspace = fit_subspace(vectors, self.explained)
         pca = self.solver == "pca"
-        self.residual_ = subspace.residual if pca else self._train(vectors, subspace.dims)
+        residual = subspace.residual if pca else self._train(vectors, subspace.dims)
+        self.scales_, self.residual_ = scales, residual
         return self
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
