@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.data import load_dataset
 from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods.adtr import ADTR
@@ -74,49 +74,6 @@ def test_a_painted_square_lights_up(images: Tensor) -> None:
     inside = found.anomaly_map[1, 16:32, 32:48].mean()
     assert inside > 1.3 * found.anomaly_map[1, 48:, :16].mean()
     assert found.image_score[1] > 1.2 * found.image_score[0]
-
-
-def test_images_of_other_sizes_are_judged(images: Tensor) -> None:
-    method = small().fit(Support("plate", images[:1]))
-    assert method.predict(images[:, :, :32, :48]).anomaly_map.shape == (4, 32, 48)
-    assert method.predict(images[:, :, :, :].repeat(1, 1, 2, 2)).image_score.isfinite().all()
-
-
-def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
-    support = Support("plate", images[:1])
-    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.equal(scores[0], scores[2])
-
-
-def test_a_variant_has_learned_nothing(images: Tensor) -> None:
-    method = small(steps=1).fit(Support("plate", images[:1]))
-    with pytest.raises(NotFittedError):
-        method.variant().predict(images)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"width": 15}, "width is 15 and heads is 2: expected a multiple"),
-        ({"layers": 0}, "layers is 0: expected 1 or more"),
-        ({"blur": -1.0}, "blur is -1.0: expected 0 or more"),
-        ({"steps": 0}, "steps is 0: expected 1 or more"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
-    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
-        small(learning_rate=1e30).fit(Support("plate", images))
-
-
-def test_the_papers_settings_are_settings() -> None:
-    assert small(**ADTR.PAPER).params()["layers"] == 4
 
 
 @pytest.mark.slow

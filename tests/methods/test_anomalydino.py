@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.methods.anomalydino import AnomalyDINO
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.foreground import find_foreground
@@ -84,16 +84,6 @@ def test_masks_are_used_where_every_support_image_shows_a_free_object() -> None:
         assert method.fit(Support("made up", images)).is_masked_ is is_free
 
 
-@pytest.mark.parametrize("mask", ["always", "never"])
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor, mask: str) -> None:
-    method = small(mask=mask).fit(Support("noise", images[:1]))
-    together = method.predict(images)
-    for index in range(4):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
 def test_a_transformer_gives_the_patches() -> None:
     images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(8))
     method = small(backbone="random:test_vit", levels=(4,)).fit(Support("noise", images[:1]))
@@ -113,22 +103,3 @@ def test_constant_images_and_one_pixel_features_are_no_trouble(mask: str) -> Non
     assert found.anomaly_map.isfinite().all()
     assert not found.anomaly_map[0].any()
     assert found.image_score[1] > 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"rotations": 0}, "rotations is 0: expected 1 or more"),
-        ({"top_share": 0.0}, "top_share is 0.0: expected more than 0, 1 at most"),
-        ({"mask_threshold": -1.0}, "mask_threshold is -1.0: expected 0 or more"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(changes: dict[str, float], line: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert str(caught.value) == line
-
-
-def test_the_settings_of_the_paper_are_settings() -> None:
-    paper = AnomalyDINO(**AnomalyDINO.PAPER)
-    assert (paper.preprocess.size, paper.levels, paper.rotations) == (448, (4,), 8)

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.data import load_dataset
 from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods.anovit import AnoViT
@@ -73,43 +73,6 @@ def test_a_painted_square_lights_up(images: Tensor) -> None:
     inside = functional.avg_pool2d(found.anomaly_map[1, None, 16:32, 32:48], 16).item()
     assert inside > 3 * found.anomaly_map[1, 48:, :16].mean()
     assert found.image_score[1] > 2 * found.image_score[0]
-
-
-def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
-    support = Support("plate", images[:1])
-    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.equal(scores[0], scores[2])
-
-
-def test_a_variant_has_learned_nothing(images: Tensor) -> None:
-    method = small(steps=1).fit(Support("plate", images[:1]))
-    with pytest.raises(NotFittedError):
-        method.variant().predict(images)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"inner_size": 8}, "inner_size is 8: expected 16 or more"),
-        ({"width": 0}, "width is 0: expected 1 or more"),
-        ({"steps": 0}, "steps is 0: expected 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
-    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
-        small(learning_rate=1e30).fit(Support("plate", images))
-
-
-def test_the_papers_settings_are_settings() -> None:
-    assert small(**AnoViT.PAPER).params()["inner_size"] == 384
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes.drawing import draw
 from fewshot_ad.evaluation.reading import read_images, read_labelled
@@ -173,59 +173,11 @@ def test_the_head_has_no_bias_and_its_weights_are_of_the_seed() -> None:
     assert not torch.equal(one[0].weight, other[0].weight)
 
 
-def test_other_images_in_the_batch_change_no_bit(images: Tensor) -> None:
-    method = small().fit(Support("noise", images[:1]))
-    alone = method.predict(images[1:2])
-    beside = method.predict(torch.cat([images[1:2], 50 * images[2:]]))
-    assert torch.equal(alone.anomaly_map[0], beside.anomaly_map[0])
-
-
-def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
-    support = Support("noise", images[:1])
-    scores = [small(seed=s).fit(support).predict(images).image_score for s in (1, 1, 2)]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.equal(scores[0], scores[2])
-
-
 def test_constant_images_divide_nothing_by_zero() -> None:
     dark = torch.zeros(2, 3, 32, 32)
     found = small().fit(Support("dark", dark)).predict(torch.cat([dark, dark + 1]))
     assert found.image_score.isfinite().all()
     assert found.image_score[2] > found.image_score[0]
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
-    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
-        small(learning_rate=1e30).fit(Support("noise", images))
-
-
-def test_a_variant_has_learned_nothing(images: Tensor) -> None:
-    method = small().fit(Support("noise", images[:1]))
-    with pytest.raises(NotFittedError):
-        method.variant().predict(images)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"painted_views": 0}, "painted_views is 0: expected 1 or more"),
-        ({"hidden": 0}, "hidden is 0: expected 1 or more"),
-        ({"sigma": 0.0}, "sigma is 0.0: expected more than 0"),
-        ({"top_share": 0.0}, "top_share is 0.0: expected more than 0, 1 at most"),
-        ({"steps": 0}, "steps is 0: expected 1 or more"),
-        ({"batch_size": 0}, "batch_size is 0: expected 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
-        ({"weight_decay": -1.0}, "weight_decay is -1.0: expected 0 or more"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
-def test_the_papers_settings_are_settings() -> None:
-    assert small(**FCDD.PAPER).params()["teach"] == "image"
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.data import load_dataset
 from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods.inp_former import INPFormer, hardened, incoherence
@@ -127,57 +127,6 @@ def test_a_painted_square_lights_up(images: Tensor) -> None:
     inside = found.anomaly_map[1, 16:32, 32:48].mean()
     assert inside > 1.3 * found.anomaly_map[1, 48:, :16].mean()
     assert found.image_score[1] > 1.2 * found.image_score[0]
-
-
-@pytest.mark.parametrize("shots", [1, 3])
-def test_any_number_of_images_fills_batches(images: Tensor, shots: int) -> None:
-    method = small(batch_size=2).fit(Support("plate", images[:shots]))
-    assert method.predict(images[:1]).image_score.isfinite().all()
-
-
-def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
-    support = Support("plate", images[:1])
-    scores = [small(seed=s).fit(support).predict(images[:2]).image_score for s in (1, 1, 2)]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.equal(scores[0], scores[2])
-
-
-def test_constant_images_divide_nothing_by_zero() -> None:
-    images = torch.zeros(2, 3, 64, 64)
-    found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
-    assert found.image_score.isfinite().all()
-
-
-def test_a_variant_has_learned_nothing(images: Tensor) -> None:
-    method = small(steps=1).fit(Support("plate", images[:1]))
-    with pytest.raises(NotFittedError):
-        method.variant().predict(images)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"width": 15}, "width is 15 and heads is 2: expected a multiple"),
-        ({"blocks": 1}, "blocks is 1 and there are 2 levels: expected as many"),
-        ({"prototypes": 0}, "prototypes is 0: expected 1 or more"),
-        ({"hardness": -1.0}, "hardness is -1.0: expected 0 or more"),
-        ({"top_share": 0.0}, "top_share is 0.0: expected more than 0, 1 at most"),
-        ({"steps": 0}, "steps is 0: expected 1 or more"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
-    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
-        small(learning_rate=1e30).fit(Support("plate", images))
-
-
-def test_the_papers_settings_are_settings() -> None:
-    assert small(**INPFormer.PAPER).params()["blocks"] == 8
 
 
 @pytest.mark.slow

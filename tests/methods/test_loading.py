@@ -64,20 +64,3 @@ def test_an_unknown_parameter_is_named_with_its_neighbour() -> None:
 
 def test_what_a_method_learns_is_no_parameter() -> None:
     assert "no parameter of patchcore is called 'bank_'" in refusal("patchcore", bank_=None)
-
-
-@pytest.mark.parametrize(
-    ("name", "params", "words"),
-    [
-        ("patchcore", {"neighbourhood": 2}, "neighbourhood is 2: expected an odd number"),
-        ("residual_distance", {"blur": -1.0}, "blur is -1.0: expected 0 or more"),
-        ("resad", {"held_out": 1.5}, "held_out is 1.5: expected 0 to 1"),
-        ("resad", {"position_dims": 6}, "position_dims is 6: expected a multiple of 4"),
-        ("resad_pp", {"keep": -0.1}, "keep is -0.1: expected 0 to 1"),
-        ("resad_pp", {"steps": 0}, "steps is 0: expected 1 or more"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(
-    name: str, params: dict[str, object], words: str
-) -> None:
-    assert words in refusal(name, **params)

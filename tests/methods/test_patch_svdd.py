@@ -6,7 +6,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import FewShotError, Preprocess, Support
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes.drawing import draw
 from fewshot_ad.evaluation.reading import read_images, read_labelled
@@ -143,22 +143,6 @@ def test_a_painted_square_lights_up(shots: int) -> None:
     assert 12 <= column < 48
 
 
-def test_other_images_in_the_batch_change_no_bit() -> None:
-    images = noise(3)
-    method = small().fit(Support("noise", images[:1]))
-    alone = method.predict(images[1:2])
-    beside = method.predict(torch.cat([images[1:2], 50 * images[2:]]))
-    assert torch.equal(alone.anomaly_map[0], beside.anomaly_map[0])
-
-
-def test_same_seed_same_bits_another_seed_others() -> None:
-    images = noise(2)
-    support = Support("noise", images[:1])
-    scores = [small(seed=s).fit(support).predict(images[1:]).image_score for s in (1, 1, 2)]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.equal(scores[0], scores[2])
-
-
 @pytest.mark.parametrize("size", [64, 67])
 def test_images_as_small_as_a_patch_have_no_sides(size: int) -> None:
     images = noise(2, size)
@@ -172,39 +156,6 @@ def test_images_smaller_than_a_patch_are_refused() -> None:
         small().fit(Support("noise", noise(1, 63)))
     with pytest.raises(FewShotError, match="63x63 pixels are smaller than a patch of 64"):
         small().fit(Support("noise", noise(1))).predict(noise(1, 63))
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_rate() -> None:
-    with pytest.raises(FewShotError, match=r"at step \d with learning_rate 1e\+30: choose a small"):
-        small(learning_rate=1e30).fit(Support("noise", noise(1)))
-
-
-def test_a_variant_has_learned_nothing() -> None:
-    method = small().fit(Support("noise", noise(1)))
-    with pytest.raises(NotFittedError):
-        method.variant().predict(noise(1))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"dims": 0}, "dims is 0: expected 1 or more"),
-        ({"width": 0}, "width is 0: expected 1 or more"),
-        ({"svdd_weight": -1.0}, "svdd_weight is -1.0: expected 0 or more"),
-        ({"steps": 0}, "steps is 0: expected 1 or more"),
-        ({"batch_size": 0}, "batch_size is 0: expected 1 or more"),
-        ({"pairs_per_step": 0}, "pairs_per_step is 0: expected 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
-def test_the_papers_settings_are_settings() -> None:
-    assert small(**PatchSVDD.PAPER).params()["pairs_per_step"] == 64
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import FewShotError, Preprocess, Support
 from fewshot_ad.methods.patchcore import PatchCore
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.memory_bank import greedy_coreset
@@ -124,40 +124,6 @@ def test_constant_images_and_one_pixel_features_are_no_trouble(changes: dict[str
 def test_more_neighbours_than_patches_are_refused() -> None:
     with pytest.raises(FewShotError, match="n_neighbors is 9 and the bank holds 2 patches: give"):
         small(n_neighbors=9).fit(Support("small", torch.ones(2, 3, 8, 8)))
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"coreset_ratio": 0}, "coreset_ratio is 0: expected more than 0, 1 at most"),
-        ({"coreset_ratio": 1.5}, "coreset_ratio is 1.5: expected more than 0, 1 at most"),
-        ({"n_neighbors": 0}, "n_neighbors is 0: expected 1 or more"),
-        ({"neighbourhood": 2}, "neighbourhood is 2: expected an odd number"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(changes: dict[str, float], line: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert str(caught.value) == line
-
-
-@pytest.mark.parametrize("changes", [{}, {"n_neighbors": 4, "coreset_above": 1}])
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(
-    images: Tensor, changes: dict[str, int]
-) -> None:
-    method = small(**changes).fit(Support("noise", images[:1]))
-    together = method.predict(images)
-    for index in range(4):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
-def test_a_variant_has_learned_nothing(images: Tensor) -> None:
-    method = small().fit(Support("noise", images[:1]))
-    with pytest.raises(NotFittedError):
-        method.variant().predict(images)
-    assert "bank_" not in method.params()
 
 
 def test_the_settings_of_the_paper_are_settings(images: Tensor) -> None:

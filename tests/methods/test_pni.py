@@ -91,16 +91,6 @@ def test_with_enough_images_the_neighbours_have_a_say(images: Tensor) -> None:
     torch.testing.assert_close(both.predict(query).anomaly_map, expected)
 
 
-@pytest.mark.parametrize("shots", [1, 4])
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor, shots: int) -> None:
-    method = small(network_shots=4, **QUICK).fit(Support("noise", images[:shots]))
-    together = method.predict(images)
-    for index in range(5):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
 @pytest.mark.parametrize("shots", [1, 3])
 def test_constant_images_and_one_pixel_features_are_no_trouble(shots: int) -> None:
     flat = torch.ones(shots, 3, 8, 8)
@@ -115,23 +105,3 @@ def test_images_of_another_size_are_refused(images: Tensor) -> None:
     method = small().fit(Support("noise", images))
     with pytest.raises(FewShotError, match=r"grid of \[4, 4\] and the support had \[6, 6\]: PNI"):
         method.predict(images[:, :, :32, :32])
-
-
-def test_the_settings_of_the_paper_are_settings() -> None:
-    paper = PNI(**PNI.PAPER)
-    assert (paper.neighbourhood, paper.coreset_ratio, paper.preprocess.size) == (5, 0.01, 480)
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"coreset_ratio": 0.0}, "coreset_ratio is 0.0: expected more than 0, 1 at most"),
-        ({"words": 0}, "words is 0: expected 1 or more"),
-        ({"window": 4}, "window is 4: expected an odd number"),
-        ({"temperature": 0.0}, "temperature is 0.0: expected more than 0"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(changes: dict[str, float], line: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert str(caught.value) == line

@@ -6,7 +6,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.data import load_dataset
 from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods import rd4ad
@@ -104,47 +104,6 @@ def test_one_image_is_enough_and_a_painted_square_lights_up(images: Tensor) -> N
     grid = small(steps=60).fit(Support("clouds", smooth[:1])).predict(painted).anomaly_map[0]
     inside = grid[20:36, 20:36].mean()
     assert inside > 2 * (grid.sum() - 256 * inside) / (grid.numel() - 256)
-
-
-def test_images_of_any_size_are_judged(images: Tensor) -> None:
-    method = small().fit(Support("noise", images[:1]))
-    assert method.predict(images[:, :, :20, :]).anomaly_map.shape == (4, 20, 32)
-
-
-def test_same_seed_same_bits_another_seed_others(images: Tensor) -> None:
-    support = Support("noise", images[:1])
-    scores = [small(seed=s).fit(support).predict(images).image_score for s in (1, 1, 2)]
-    assert torch.equal(scores[0], scores[1])
-    assert not torch.equal(scores[0], scores[2])
-
-
-def test_a_variant_has_learned_nothing(images: Tensor) -> None:
-    with pytest.raises(NotFittedError):
-        small().fit(Support("noise", images[:1])).variant().predict(images)
-
-
-def test_a_loss_that_is_not_finite_stops_with_step_and_rate(images: Tensor) -> None:
-    with pytest.raises(FewShotError, match=r"at step \d+ with learning_rate 1e\+38"):
-        small(learning_rate=1e38).fit(Support("noise", images))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"width": 0}, "width is 0: expected 1 or more"),
-        ({"steps": 0}, "steps is 0: expected 1 or more"),
-        ({"support_views": 0}, "support_views is 0: expected 1 or more"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0: expected more than 0"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
-def test_the_papers_settings_are_settings() -> None:
-    assert small(**RD4AD.PAPER).params()["cosine"] == "whole_map"
 
 
 @pytest.mark.slow

@@ -45,18 +45,6 @@ def test_a_support_image_is_at_distance_zero(images: Tensor, channels: int | Non
     assert found.anomaly_map[1].min() > 0
 
 
-@pytest.mark.parametrize("changes", [{}, {"neighbourhood": 3, "channels": 8}])
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(
-    images: Tensor, changes: dict[str, int]
-) -> None:
-    method = small(**changes).fit(Support("noise", images[:1]))
-    together = method.predict(images)
-    for index in range(4):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
 def test_more_support_never_raises_a_distance(images: Tensor) -> None:
     one, two = (
         small(blur=0.0).fit(Support("noise", images[:n])).predict(images[3:]) for n in (1, 2)

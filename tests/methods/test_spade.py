@@ -5,7 +5,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, Preprocess, Support
+from fewshot_ad.api import Preprocess, Support
 from fewshot_ad.methods.spade import SPADE
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -61,16 +61,6 @@ def test_fewer_images_are_retrieved_than_there_are(images: Tensor) -> None:
     assert (one > all_of_them).any()
 
 
-@pytest.mark.parametrize("scored_by", ["map", "retrieval"])
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor, scored_by: str) -> None:
-    method = small(n_neighbors=2, scored_by=scored_by).fit(Support("noise", images[:3]))
-    together = method.predict(images)
-    for index in range(6):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
 def test_constant_images_and_one_pixel_features_are_no_trouble() -> None:
     flat = torch.ones(2, 3, 16, 16)
     found = (
@@ -79,20 +69,3 @@ def test_constant_images_and_one_pixel_features_are_no_trouble() -> None:
     assert found.anomaly_map.isfinite().all()
     assert not found.anomaly_map[0].any()
     assert found.anomaly_map[1].any()
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"n_neighbors": 0}, "n_neighbors is 0: expected 1 or more"),
-        ({"blur": -1.0}, "blur is -1.0: expected 0 or more"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(changes: dict[str, object], line: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert str(caught.value) == line
-
-
-def test_the_settings_of_the_paper_are_settings() -> None:
-    assert SPADE(**SPADE.PAPER).scored_by == "retrieval"

@@ -83,38 +83,9 @@ def test_of_very_many_patches_a_drawn_part_is_looked_at(
     assert not torch.equal(other.anomaly_map, part.anomaly_map)
 
 
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor) -> None:
-    method = small().fit(Support("noise", images[:1]))
-    together = method.predict(images)
-    for index in range(4):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
 def test_constant_images_and_one_pixel_features_are_no_trouble() -> None:
     flat = torch.ones(1, 3, 8, 8)
     method = small().fit(Support("flat", flat))
     found = method.predict(torch.cat([flat, torch.zeros(1, 3, 8, 8)]))
     assert found.anomaly_map.isfinite().all()
     assert found.image_score[1] > 100 * found.image_score[0]
-
-
-def test_the_settings_of_the_paper_are_settings() -> None:
-    paper = SubspaceAD(**SubspaceAD.PAPER)
-    assert (paper.preprocess.size, paper.merge, paper.rotations) == (672, "mean", 30)
-
-
-@pytest.mark.parametrize(
-    ("changes", "line"),
-    [
-        ({"rotations": 0}, "rotations is 0: expected 1 or more"),
-        ({"explained": 0.0}, "explained is 0.0: expected more than 0, 1 at most"),
-        ({"explained": 1.1}, "explained is 1.1: expected more than 0, 1 at most"),
-        ({"top_share": 2.0}, "top_share is 2.0: expected more than 0, 1 at most"),
-    ],
-)
-def test_parameters_out_of_range_are_refused(changes: dict[str, float], line: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert str(caught.value) == line

@@ -80,21 +80,6 @@ def test_no_batch_is_normalised() -> None:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in method.network_.modules())
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"depth": 2}, "depth is 2: expected 3 to 5"),
-        ({"top": 0.0}, "top is 0.0: expected more than 0, 1 at most"),
-        ({"dice_weight": -1.0}, "dice_weight is -1.0: expected 0 or more"),
-        ({"inner_size": 16}, "inner_size is 16: expected 32 or more"),
-    ],
-)
-def test_impossible_values_are_refused_at_once(changes: dict[str, object], words: str) -> None:
-    with pytest.raises(FewShotError) as caught:
-        small(**changes)
-    assert words in str(caught.value)
-
-
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(FewShotError, match="encoder is 'resnet-18': expected a name of"):
         small(encoder="resnet-18").fit(plate_support(1, 1))

@@ -152,15 +152,6 @@ def test_other_prompts_embed_no_image_again(images: Tensor) -> None:
     assert torch.equal(again.predict(images).anomaly_map, method.predict(images).anomaly_map)
 
 
-def test_an_image_alone_scores_as_in_a_batch_to_the_bit(images: Tensor) -> None:
-    method = small().fit(Support("screw", images[:1]))
-    together = method.predict(images)
-    for index in range(5):
-        alone = method.predict(images[index : index + 1])
-        assert torch.equal(alone.anomaly_map[0], together.anomaly_map[index])
-        assert torch.equal(alone.image_score[0], together.image_score[index])
-
-
 @pytest.mark.parametrize(
     "change",
     [
