@@ -1,7 +1,7 @@
 """A part under inspection: fitted on its normal photos, with a threshold from these alone."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -21,12 +21,13 @@ from fewshot_ad.inspection.packing import Contents, pack, unpack
 from fewshot_ad.inspection.photos import (
     Photo,
     Photos,
+    Unreadable,
     View,
+    ViewGuard,
     list_photos,
     read_normals,
     read_photo,
     square_of,
-    warn_of_other_views,
     warn_of_unlike_normals,
     without_copies,
 )
@@ -130,10 +131,28 @@ class Inspector:
         Raises:
             FewShotError: a photo cannot be read.
         """
-        sources = list_photos(photos)
-        read = read_ahead([*enumerate(sources)], lambda pair: read_photo(pair[1], pair[0]))
-        for batch in batched(warn_of_other_views(read, self.views), AT_ONCE):
-            yield from self.judge(batch)
+        sources = [*enumerate(list_photos(photos))]
+        read = read_ahead(sources, lambda pair: read_photo(pair[1], pair[0]))
+        for verdict in self.judge_each(read):
+            assert isinstance(verdict, Verdict)
+            yield verdict
+
+    def judge_each(
+        self, items: Iterable[Photo | Unreadable], guard: ViewGuard | None = None
+    ) -> Iterator[Verdict | Unreadable]:
+        """Verdicts on photos as they come; what could not be read stays in its place.
+
+        Args:
+            items: photos, judged a few at a time.
+            guard: of the stream that these are a part of.
+        """
+        guard = guard or ViewGuard(self.views)
+        for batch in batched(items, AT_ONCE):
+            photos = [item for item in batch if isinstance(item, Photo)]
+            for photo in photos:
+                guard.look_at(photo)
+            judged = iter(self.judge(photos))
+            yield from (item if isinstance(item, Unreadable) else next(judged) for item in batch)
 
     def judge(self, photos: Sequence[Photo]) -> list[Verdict]:
         """The verdicts on photos that are read already; all at once, so keep them few."""

@@ -2,9 +2,10 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -46,6 +47,19 @@ class Photo:
         return View(width, height, self.is_grey)
 
 
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A photo that cannot be judged, and why; nobody must take it for a good one."""
+
+    name: str
+    reason: str
+    decision: str = "UNREADABLE"
+
+    def as_row(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"image": self.name, "decision": self.decision, "reason": self.reason}
+
+
 def list_photos(photos: Photos) -> list[Source]:
     """The photos behind what a user gave, unread.
 
@@ -69,6 +83,14 @@ def read_photo(source: Source, number: int = 0) -> Photo:
     path = Path(source)
     pixels = read_image(path, exif_orientation=True)
     return Photo(str(path), pixels, read_header(path).mode in GREY_MODES)
+
+
+def read_or_reason(source: Source) -> Photo | Unreadable:
+    """One photo, or why it cannot be read."""
+    try:
+        return read_photo(source)
+    except FewShotError as error:
+        return Unreadable(str(source), str(error))
 
 
 def read_normals(photos: Photos) -> list[Photo]:
@@ -114,19 +136,23 @@ def without_copies(
     return sorted(first.values())
 
 
-def warn_of_other_views(photos: Iterable[Photo], known: Iterable[View]) -> Iterator[Photo]:
-    """The photos, with a warning at the first of every size or kind that is not ``known``."""
-    seen = {*known}
-    expected = ", ".join(sorted(str(view) for view in seen))
-    for photo in photos:
-        if photo.view not in seen:
-            seen.add(photo.view)
-            warnings.warn(
-                f"{photo.name} is {photo.view}, the normals were {expected}: its score means "
-                "little; take photos as the normals were taken, or fit again",
-                stacklevel=2,
-            )
-        yield photo
+class ViewGuard:
+    """Warns at the first photo of every size or kind that the normals did not have."""
+
+    def __init__(self, known: Iterable[View]) -> None:
+        self._seen = {*known}
+        self._expected = ", ".join(sorted(str(view) for view in self._seen))
+
+    def look_at(self, photo: Photo) -> None:
+        """Warn, if it is the first of its view."""
+        if photo.view in self._seen:
+            return
+        self._seen.add(photo.view)
+        warnings.warn(
+            f"{photo.name} is {photo.view}, the normals were {self._expected}: its score means "
+            "little; take photos as the normals were taken, or fit again",
+            stacklevel=2,
+        )
 
 
 def warn_of_unlike_normals(photos: Sequence[Photo]) -> None:
