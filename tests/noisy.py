@@ -39,3 +39,10 @@ class Noisy:
 
 def noise(count: int, seed: int = 99) -> Tensor:
     return torch.randn(count, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def noisy_ramps(count: int, size: int = 64, seed: int = 8) -> Tensor:
+    """Images that shade from left to right under a little noise."""
+    shape = count, 3, size, size
+    pictures = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    return pictures + torch.linspace(-1, 1, size)

@@ -2,13 +2,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
-from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
-from fewshot_ad.data import load_dataset
-from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods.anovit import AnoViT
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -63,23 +59,3 @@ def test_training_learns_colours(images: Tensor) -> None:
         method = small(steps=steps, learning_rate=5e-3).fit(Support("plate", images))
         errors.append(method.predict(images).anomaly_map.mean())
     assert errors[1] < 0.3 * errors[0]
-
-
-def test_a_painted_square_lights_up(images: Tensor) -> None:
-    method = small(steps=100, blur=1.0, learning_rate=5e-3).fit(Support("plate", images[:2]))
-    defect = images[3:].clone()
-    defect[:, :, 16:32, 32:48] = torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
-    found = method.predict(torch.cat([images[3:], defect]))
-    inside = functional.avg_pool2d(found.anomaly_map[1, None, 16:32, 32:48], 16).item()
-    assert inside > 3 * found.anomaly_map[1, 48:, :16].mean()
-    assert found.image_score[1] > 2 * found.image_score[0]
-
-
-@pytest.mark.slow
-def test_defects_of_pills_are_found_where_they_are() -> None:
-    """Colours are rebuilt of what was never seen as well, so images are hardly told apart."""
-    method, dataset = AnoViT(device="cpu"), load_dataset("synthetic")
-    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
-    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
-    maps = method.fit(Support("pill", shown.images)).predict(judged.images).anomaly_map
-    assert roc_auc_score(judged.masks.flatten(), maps.flatten()) > 0.85

@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from by_hand import spread
+from noisy import noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
@@ -28,7 +30,7 @@ def small(**changes) -> CFLOW:
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    return noise(4, seed=8)
 
 
 def likelihoods_by_loop(method: CFLOW, level: int, support: Tensor, image: Tensor) -> np.ndarray:
@@ -36,14 +38,12 @@ def likelihoods_by_loop(method: CFLOW, level: int, support: Tensor, image: Tenso
     assert method.flows_ is not None
     flow = method.flows_[level].flow
     extract = load_features("random:tiny", (2, 3), device="cpu")
-    known = extract(support)[level].double().numpy()
-    mean, deviation = known.mean(axis=(0, 2, 3)), known.std(axis=(0, 2, 3))
-    deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
-    (maps,) = extract(image[None])[level].double().numpy()
+    mean, deviation = spread(extract(support)[level])
+    (maps,) = ((extract(image[None])[level] - mean) / deviation).float()
     codes = position_code(8, *maps.shape[1:])
     found = np.empty(maps.shape[1:])
     for row, column in np.ndindex(*found.shape):
-        vector = torch.from_numpy((maps[:, row, column] - mean) / deviation).float()
+        vector = maps[:, row, column]
         with torch.no_grad():
             latent, logdet = flow(vector[None], codes[None, :, row, column])
         constant = len(vector) * math.log(2 * math.pi)

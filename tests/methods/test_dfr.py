@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
 import torch
+from by_hand import enlarged, spread
+from noisy import noise
 from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
 from torch import Tensor, nn
@@ -27,7 +29,7 @@ def small(**changes) -> DFR:
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    return noise(4, seed=8)
 
 
 def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarray]:
@@ -35,11 +37,8 @@ def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarra
     extract = load_features("random:tiny", (2, 3), device="cpu")
     found = []
     for known, queries in zip(extract(support), extract(images), strict=True):
-        values = known.double().numpy()
-        mean, deviation = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
-        deviation = deviation.clip(0.3 * np.sqrt((deviation**2).mean()))
-        both = torch.cat([known, queries]).permute(0, 2, 3, 1).double().numpy()
-        found.append(torch.from_numpy((both - mean) / deviation).permute(0, 3, 1, 2))
+        mean, deviation = spread(known)
+        found.append((torch.cat([known, queries]) - mean) / deviation)
     second = functional.interpolate(found[1], found[0].shape[2:], mode="bilinear")
     joined = torch.cat([found[0], second], dim=1).permute(0, 2, 3, 1).numpy()
     shots = len(support)
@@ -47,8 +46,7 @@ def standardised(support: Tensor, images: Tensor) -> tuple[np.ndarray, np.ndarra
 
 
 def large(grid: np.ndarray, sigma: float) -> np.ndarray:
-    resized = functional.interpolate(torch.from_numpy(grid)[None, None], (32, 32), mode="bilinear")
-    return gaussian_filter(resized[0, 0].numpy(), sigma)
+    return gaussian_filter(enlarged(grid, (32, 32)), sigma)
 
 
 @pytest.mark.parametrize("explained", [0.5, 0.9])

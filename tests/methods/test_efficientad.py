@@ -4,17 +4,12 @@ import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
-from fewshot_ad.data import load_dataset
-from fewshot_ad.evaluation.reading import read_labelled
-from fewshot_ad.methods import efficientad
 from fewshot_ad.methods.efficientad import EfficientAD
 from fewshot_ad.parts.feature_cache import load_features
-from fewshot_ad.parts.support_training import train_on_support
 
 
 def small(**changes) -> EfficientAD:
@@ -34,22 +29,6 @@ def small(**changes) -> EfficientAD:
 @pytest.fixture
 def images() -> Tensor:
     return torch.randn(9, 3, 32, 32, generator=torch.Generator().manual_seed(8))
-
-
-@pytest.fixture
-def heard(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The loss of every step."""
-    losses: list[float] = []
-
-    def listen(network, loss, *rest) -> None:
-        def noted(rows, generator):
-            losses.append((found := loss(rows, generator)).item())
-            return found
-
-        train_on_support(network, noted, *rest)
-
-    monkeypatch.setattr(efficientad, "train_on_support", listen)
-    return losses
 
 
 def both_maps(method: EfficientAD, images: Tensor) -> list[np.ndarray]:
@@ -92,30 +71,6 @@ def test_what_was_held_out_is_not_learned_from(images: Tensor) -> None:
     assert torch.equal(*networks)
 
 
-def test_the_loss_falls(images: Tensor, heard: list[float]) -> None:
-    small(steps=60).fit(Support("noise", images[:2]))
-    assert sum(heard[-5:]) < 0.9 * sum(heard[:5])
-
-
-def test_one_image_is_enough_and_a_painted_square_lights_up(images: Tensor) -> None:
-    smooth = functional.interpolate(images[:, :, :4, :4], (64, 64), mode="bicubic")
-    painted = smooth[:1].clone()
-    painted[:, :, 20:36, 20:36] = 3.0
-    grid = small(steps=60).fit(Support("clouds", smooth[:1])).predict(painted).anomaly_map[0]
-    grid = grid - grid.min()
-    inside = grid[20:36, 20:36].mean()
-    assert inside > 2 * (grid.sum() - 256 * inside) / (grid.numel() - 256)
-
-
 def test_an_empty_texture_folder_is_refused(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(FewShotError, match="has no file"):
         small(texture_dir=str(tmp_path)).fit(Support("noise", images[:1]))
-
-
-@pytest.mark.slow
-def test_washers_with_defects_are_told_from_normal_ones() -> None:
-    method, dataset = EfficientAD(device="cpu"), load_dataset("synthetic")
-    shown = read_labelled(dataset, dataset.train("washer")[:16], method.preprocess)
-    judged = read_labelled(dataset, dataset.test("washer"), method.preprocess)
-    scores = method.fit(Support("washer", shown.images)).predict(judged.images).image_score
-    assert roc_auc_score(judged.is_anomalous, scores) > 0.8

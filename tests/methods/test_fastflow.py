@@ -3,6 +3,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from by_hand import spread
+from noisy import noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
@@ -27,7 +29,7 @@ def small(**changes) -> FastFlow:
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    return noise(4, seed=8)
 
 
 def by_jacobian(method: FastFlow, support: Tensor, image: Tensor) -> float:
@@ -35,9 +37,8 @@ def by_jacobian(method: FastFlow, support: Tensor, image: Tensor) -> float:
     assert method.flows_ is not None
     extract = load_features("random:tiny", (2,), device="cpu")
     known, maps = extract(support)[0].double(), extract(image[None])[0].double()
-    mean, deviation = known.mean(dim=(0, 2, 3)), known.std(dim=(0, 2, 3), correction=0)
-    deviation = deviation.clamp(min=float(0.3 * deviation.square().mean().sqrt()))
-    maps = (maps - mean.view(1, -1, 1, 1)) / deviation.view(1, -1, 1, 1)
+    mean, deviation = spread(known)
+    maps = (maps - mean) / deviation
     flow = method.flows_[0].flow.double()
     latents, _ = flow(maps)
     jacobian = torch.autograd.functional.jacobian(lambda x: flow(x)[0], maps)

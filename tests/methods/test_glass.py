@@ -1,19 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from by_hand import spread
+from listening import hear_losses
+from noisy import noise
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
-from fewshot_ad.data import load_dataset
-from fewshot_ad.episodes.drawing import draw
-from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.methods import glass
 from fewshot_ad.methods.glass import GLASS, bounded, draw_blobs, hard_focal_loss
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.patch_discriminator import PatchDiscriminator
 from fewshot_ad.parts.patches import extract_patches
-from fewshot_ad.parts.support_training import train_on_support
 
 
 def small(**changes) -> GLASS:
@@ -31,7 +29,7 @@ def small(**changes) -> GLASS:
 
 @pytest.fixture
 def images() -> Tensor:
-    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(8))
+    return noise(4, seed=8)
 
 
 def logits_by_loops(method: GLASS, image: Tensor) -> Tensor:
@@ -67,10 +65,9 @@ def test_the_loss_of_a_step_by_hand(images: Tensor, monkeypatch: pytest.MonkeyPa
         extract = load_features("random:tiny", (2, 3), device="cpu")
         painted, masks = method._paint(images[:2])
         maps = [extract_patches(extract, of, 3) for of in (images[:2], painted)]
-        mean = maps[0].mean(dim=(0, 2, 3), keepdim=True)
-        deviation = maps[0].std(dim=(0, 2, 3), keepdim=True, correction=0)
-        deviation = deviation.clamp(min=float(0.3 * deviation.square().mean().sqrt()))
-        clean, others = (((of - mean) / deviation).permute(0, 2, 3, 1).flatten(0, 2) for of in maps)
+        mean, deviation = spread(maps[0])
+        scaled = [((of - mean) / deviation).float() for of in maps]
+        clean, others = (of.permute(0, 2, 3, 1).flatten(0, 2) for of in scaled)
         lengths = noise.norm(dim=1, keepdim=True)
         noise *= lengths.clamp(0.85 * 0.5 * 16, 1.7 * 0.5 * 16) / lengths
         network.train()
@@ -163,17 +160,7 @@ def test_paint_is_where_the_mask_says(images: Tensor) -> None:
 
 
 def test_training_lowers_the_loss(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = []
-
-    def watched(network, loss, *rest) -> None:
-        def noted(rows, generator):
-            value = loss(rows, generator)
-            losses.append(value.item())
-            return value
-
-        train_on_support(network, noted, *rest)
-
-    monkeypatch.setattr(glass, "train_on_support", watched)
+    losses = hear_losses(monkeypatch, glass)
     small(steps=60, noise=3.0, learning_rate=1e-3).fit(Support("noise", images))
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
 
@@ -197,13 +184,3 @@ def test_a_painted_square_lights_up(shots: int) -> None:
 def test_an_empty_texture_folder_is_refused(images: Tensor, tmp_path) -> None:
     with pytest.raises(FewShotError, match="has no file"):
         small(texture_dir=str(tmp_path)).fit(Support("noise", images))
-
-
-@pytest.mark.slow
-def test_an_easy_class_is_learned_a_little() -> None:
-    """In 150 of the paper's 31,360 steps: ascent makes a discriminator learn slowly."""
-    method, dataset = GLASS(device="cpu"), load_dataset("synthetic")
-    shown = read_images(dataset, draw(dataset, "pill", 0, 16), method.preprocess)
-    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
-    found = method.fit(Support("pill", shown)).predict(judged.images)
-    assert roc_auc_score(judged.is_anomalous, found.image_score) > 0.65

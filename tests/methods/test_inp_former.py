@@ -1,14 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
-from sklearn.metrics import roc_auc_score
+from by_hand import turning_map
+from noisy import noisy_ramps
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
-from fewshot_ad.data import load_dataset
-from fewshot_ad.evaluation.reading import read_labelled
 from fewshot_ad.methods.inp_former import INPFormer, hardened, incoherence
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -29,9 +27,7 @@ def small(**changes) -> INPFormer:
 
 @pytest.fixture
 def images() -> Tensor:
-    """Four noisy plates."""
-    noise = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(8))
-    return 0.1 * noise + torch.linspace(-1, 1, 64)
+    return noisy_ramps(4)
 
 
 def test_prototypes_are_what_tokens_find_in_the_image_and_make_of_it(images: Tensor) -> None:
@@ -86,13 +82,7 @@ def test_map_is_the_mean_cosine_distance_and_the_score_its_highest_hundredth(
     network = method.network_
     assert network is not None
     targets = network.targets(load_features("random:tiny", (2, 3), device="cpu")(images[2:3]))
-    expected = np.zeros((64, 64))
-    with torch.no_grad():
-        for target, maps in zip(targets, network(targets)[0], strict=True):
-            lengths = target.square().sum(dim=1).sqrt() * maps.square().sum(dim=1).sqrt()
-            distance = 1 - (target * maps).sum(dim=1) / lengths
-            full = functional.interpolate(distance[None], (64, 64), mode="bilinear")
-            expected += gaussian_filter(full[0, 0].double().numpy(), 1.5) / 2
+    expected = turning_map(targets, network(targets)[0], (64, 64), 1.5) / 2
     np.testing.assert_allclose(found.anomaly_map[0].numpy(), expected, rtol=1e-3, atol=1e-4)
     highest = np.sort(expected.ravel())[-41:].mean()
     assert float(found.image_score[0]) == pytest.approx(highest, rel=1e-3)
@@ -109,31 +99,3 @@ def test_coherence_is_the_cosine_to_the_prototype_most_alike() -> None:
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 3.0], [1.0, 1.0]]])
     prototypes = torch.tensor([[[5.0, 0.0], [-1.0, 0.0]]])
     assert float(incoherence(tokens, prototypes)) == pytest.approx((0 + 1 + 1 - 0.5**0.5) / 3)
-
-
-def test_training_brings_what_is_rebuilt_nearer(images: Tensor) -> None:
-    distances = [
-        small(steps=steps).fit(Support("plate", images)).predict(images).anomaly_map.mean()
-        for steps in (1, 60)
-    ]
-    assert distances[1] < 0.8 * distances[0]
-
-
-def test_a_painted_square_lights_up(images: Tensor) -> None:
-    method = small(steps=60).fit(Support("plate", images[:2]))
-    defect = images[3:].clone()
-    defect[:, :, 16:32, 32:48] = 3.0
-    found = method.predict(torch.cat([images[3:], defect]))
-    inside = found.anomaly_map[1, 16:32, 32:48].mean()
-    assert inside > 1.3 * found.anomaly_map[1, 48:, :16].mean()
-    assert found.image_score[1] > 1.2 * found.image_score[0]
-
-
-@pytest.mark.slow
-def test_defects_of_pills_are_found_where_they_are() -> None:
-    """Half of them are smaller than a cell of the grid, so that images are hardly told apart."""
-    method, dataset = INPFormer(device="cpu"), load_dataset("synthetic")
-    shown = read_labelled(dataset, dataset.train("pill")[:16], method.preprocess)
-    judged = read_labelled(dataset, dataset.test("pill"), method.preprocess)
-    maps = method.fit(Support("pill", shown.images)).predict(judged.images).anomaly_map
-    assert roc_auc_score(judged.masks.flatten(), maps.flatten()) > 0.85

@@ -1,19 +1,15 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from listening import hear_losses
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
-from fewshot_ad.data import load_dataset
-from fewshot_ad.episodes.drawing import draw
-from fewshot_ad.evaluation.reading import read_images, read_labelled
 from fewshot_ad.methods import patch_svdd
 from fewshot_ad.methods.patch_svdd import PatchSVDD
 from fewshot_ad.parts.patch_encoder import DIRECTIONS
-from fewshot_ad.parts.support_training import train_on_support
 
 
 def small(**changes) -> PatchSVDD:
@@ -115,17 +111,7 @@ def scene(count: int, seed: int, size: int = 128) -> Tensor:
 
 
 def test_positions_are_learned(monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = []
-
-    def watched(network, loss, *rest) -> None:
-        def noted(rows, generator):
-            value = loss(rows, generator)
-            losses.append(value.item())
-            return value
-
-        train_on_support(network, noted, *rest)
-
-    monkeypatch.setattr(patch_svdd, "train_on_support", watched)
+    losses = hear_losses(monkeypatch, patch_svdd)
     small(steps=60, learning_rate=3e-3, width=4).fit(Support("scene", scene(2, seed=1)))
     assert losses[0] == pytest.approx(2 * np.log(8), rel=0.05)
     assert np.mean(losses[-5:]) < 0.8 * losses[0]
@@ -156,13 +142,3 @@ def test_images_smaller_than_a_patch_are_refused() -> None:
         small().fit(Support("noise", noise(1, 63)))
     with pytest.raises(FewShotError, match="63x63 pixels are smaller than a patch of 64"):
         small().fit(Support("noise", noise(1))).predict(noise(1, 63))
-
-
-@pytest.mark.slow
-def test_a_class_is_learned_a_little() -> None:
-    """In 100 steps of 300,000, patches of 16 images teach less than features of other data know."""
-    method, dataset = PatchSVDD(device="cpu"), load_dataset("synthetic")
-    shown = read_images(dataset, draw(dataset, "zipper", 0, 16), method.preprocess)
-    judged = read_labelled(dataset, dataset.test("zipper"), method.preprocess)
-    found = method.fit(Support("zipper", shown)).predict(judged.images)
-    assert roc_auc_score(judged.is_anomalous, found.image_score) > 0.6
