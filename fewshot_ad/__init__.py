@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "FewShotError": "api",
+    "Inspector": "inspection",
     "Preprocess": "api",
     "Support": "api",
     "check_method": "checks",
