@@ -91,10 +91,12 @@ class Target(_Entry):
     Attributes:
         dataset: as ``--dataset`` takes it.
         classes: their names; all of them where nothing is said.
+        known: the known sets for these classes, where they are not those of the study.
     """
 
     dataset: str
     classes: list[str] = Field(default=["all"], min_length=1)
+    known: Annotated[list[str | None], Field(min_length=1)] | None = None
 
 
 class Published(_Entry):
@@ -103,6 +105,7 @@ class Published(_Entry):
     Attributes:
         dataset: its name, without a root.
         target_class: one class; the mean over classes where nothing is said.
+        known: name of the dataset of meta-training.
         source: where it stands, and what differs there.
     """
 
@@ -111,6 +114,7 @@ class Published(_Entry):
     shots: Shots
     source: str
     target_class: str | None = None
+    known: str | None = None
     backbone: str | None = None
     i_auroc: Percent = None
     i_ap: Percent = None

@@ -37,9 +37,9 @@ class _Target:
 
 @dataclass(frozen=True)
 class _KnownSet:
-    """What a study says of known classes, and their names."""
+    """What a study says of known classes, where it does, and their names."""
 
-    number: int
+    place: tuple[str | int, ...]
     text: str | None
     names: frozenset[tuple[str, str]]
 
@@ -58,12 +58,12 @@ def plan(file: StudyFile, configure: Configure, data: Path | None = None) -> lis
     """
     methods = list(_methods(file, configure))
     targets = list(_targets(file, data))
-    known_sets = list(_known_sets(file, data))
+    known = _known_by_target(file, data)
     jobs = [
         job
         for target in targets
         for number, method in methods
-        for job in _jobs(file, number, method, target, known_sets)
+        for job in _jobs(file, number, method, target, known[target.number])
     ]
     if not jobs:
         raise FewShotError(
@@ -116,13 +116,26 @@ def _classes(names: Sequence[str], dataset: Dataset) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _known_sets(file: StudyFile, data: Path | None) -> Iterator[_KnownSet]:
-    for number, spec in enumerate(file.study.known):
-        with file.at("known", number):
+def _known_by_target(file: StudyFile, data: Path | None) -> list[list[_KnownSet]]:
+    """The known sets of every entry of targets: its own, or those of the study."""
+    shared = list(_known_sets(file, file.study.known, ("known",), data))
+    return [
+        shared
+        if target.known is None
+        else list(_known_sets(file, target.known, ("targets", number, "known"), data))
+        for number, target in enumerate(file.study.targets)
+    ]
+
+
+def _known_sets(
+    file: StudyFile, specs: Sequence[str | None], place: tuple[str | int, ...], data: Path | None
+) -> Iterator[_KnownSet]:
+    for number, spec in enumerate(specs):
+        with file.at(*place, number):
             text = None if spec is None else _filled(spec, data)
             pairs = [] if text is None else parse_classes(text)
             names = frozenset((dataset.name, name) for dataset, names in pairs for name in names)
-            yield _KnownSet(number, text, names)
+            yield _KnownSet((*place, number), text, names)
 
 
 def _filled(spec: str, data: Path | None) -> str:
@@ -186,7 +199,7 @@ def _check_others(file: StudyFile, known: _KnownSet, target: _Target) -> None:
     Raises:
         FewShotError: it does or is.
     """
-    with file.at("known", known.number):
+    with file.at(*known.place):
         if known.text is not None:
             parse_classes(known.text, refused=target.name)
             others = known.names - {target.name}

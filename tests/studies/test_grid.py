@@ -83,6 +83,19 @@ def test_skipping_leaves_only_known_sets_without_the_target() -> None:
     assert learning == 2 * [("gear", "synthetic:grid+screw")]
 
 
+def test_a_target_may_have_known_sets_of_its_own() -> None:
+    own = "[screw]\n  - dataset: synthetic\n    classes: [gear]\n    known: [synthetic:zipper]"
+    text = STUDY.replace("[screw, gear]", own)
+    learning = {(job.target[1], job.known) for job in planned(text) if job.training}
+    assert learning == {
+        ("screw", "synthetic:grid+capsule"),
+        ("screw", "synthetic"),
+        ("gear", "synthetic:zipper"),
+    }
+    with pytest.raises(FewShotError, match="line 11: the target class synthetic/gear is among"):
+        planned(text.replace("zipper", "gear+zipper"))
+
+
 def test_data_is_filled_in_everywhere(tmp_path: Path) -> None:
     for place in ("a/plate", "b/disc"):
         paint(tmp_path / place)
