@@ -90,6 +90,7 @@ def _configuration(row: ResultRow) -> Hashable:
     return (
         row.dataset,
         row.method,
+        row.track,
         row.recipe,
         json.dumps([without_place(row.params, row.weights_digest), row.extra], sort_keys=True),
         row.backbone,

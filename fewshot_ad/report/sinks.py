@@ -29,7 +29,7 @@ class LoggedRun:
     Attributes:
         name: of the entrant, its dataset, shots and seed.
         params: settings as text.
-        metrics: means over classes by name, and ``metric/class`` for each; seconds besides.
+        metrics: means over classes by name, and ``class/metric`` for each; seconds besides.
         keys: of the rows that it is made of.
     """
 
@@ -105,7 +105,7 @@ def _run(label: str, rows: list[ResultRow]) -> LoggedRun:
         values = {row.target_class: v for row in rows if (v := row.metrics()[name]) is not None}
         if values:
             metrics[name] = fmean(values.values())
-            metrics |= {f"{name}/{target_class}": value for target_class, value in values.items()}
+            metrics |= {f"{target_class}/{name}": value for target_class, value in values.items()}
     metrics |= {name: fmean(getattr(row, name) for row in rows) for name in SECONDS}
     names = ("track", "backbone", "dataset", "seed", "manifest")
     told = {name: getattr(first, name) for name in names}
