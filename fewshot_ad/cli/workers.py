@@ -1,21 +1,16 @@
 """Several processes for one run: each takes the episodes of one method on one class at a time."""
 
-import os
 import signal
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import active_children, get_context
-
-import torch
 
 from fewshot_ad.api import Episode, FewShotError, Method
 from fewshot_ad.cli.running import Run
 from fewshot_ad.evaluation.results import ResultRow
-
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+from fewshot_ad.studies.local_engine import divided_threads
 
 Group = tuple[Method, Sequence[Episode]]
 Answer = tuple[list[ResultRow], list[str]]
@@ -36,7 +31,7 @@ def compute_rows(run: Run, groups: Sequence[Group], workers: int) -> list[Result
         return [row for group in groups for row in run.rows(*group)]
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts)
     what = f"{len(groups)} classes and methods with {workers} workers"
-    with _divided_threads(workers), run.screen.progress(what, len(groups)) as bar:
+    with divided_threads(workers), run.screen.progress(what, len(groups)) as bar:
         futures = [pool.submit(_rows, run, *group) for group in groups]
         for future in futures:
             future.add_done_callback(lambda _: bar.advance())
@@ -80,18 +75,3 @@ def _rows(run: Run, method: Method, trials: Sequence[Episode]) -> Answer:
 def _leave_interrupts() -> None:
     """In a worker: the parent alone answers Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _divided_threads(workers: int) -> Iterator[None]:
-    """Give every process started meanwhile its share of the threads, before it loads a library."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ.update(dict.fromkeys(THREADS, str(max(1, torch.get_num_threads() // workers))))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -8,6 +8,7 @@ last finished cell; a cell that takes its worker with it again and again is give
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from fewshot_ad.api import Episode
@@ -60,9 +61,10 @@ def conduct(
     """
     conductor = _Conductor(store, any_code)
     queue = Queue(jobs, conductor.with_finished)
-    for job, answer in engine.run(queue):
-        conductor.note(queue, job, answer)
-        on_answer(job, answer)
+    with closing(engine.run(queue)) as answers:
+        for job, answer in answers:
+            conductor.note(queue, job, answer)
+            on_answer(job, answer)
     return conductor.tally
 
 

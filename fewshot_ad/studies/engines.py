@@ -1,6 +1,6 @@
 """What an engine is, and the queue that all engines take their jobs from."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Protocol, runtime_checkable
 
 from fewshot_ad.studies.cells import Answer, Job
@@ -57,12 +57,12 @@ class Queue:
 class Engine(Protocol):
     """Runs jobs somewhere."""
 
-    def run(self, queue: Queue) -> Iterator[tuple[Job, Answer]]:
+    def run(self, queue: Queue) -> Generator[tuple[Job, Answer]]:
         """Take jobs until none is left and yield what comes of them, in any order.
 
         The last answer of every job is ``Ended``, with a reason where its worker was lost on the
         way. The queue is told of meta-trainings and ends by whoever reads the answers, before the
-        next one is asked for.
+        next one is asked for. Closing it early ends all workers.
 
         Raises:
             FewShotError: the engine cannot run here.

@@ -23,7 +23,7 @@ LIBRARIES = 600 * 2**20  # bytes that a worker holds before it has any work
 class ThisProcess:
     """One job after another, here."""
 
-    def run(self, queue: Queue) -> Iterator[tuple[Job, Answer]]:
+    def run(self, queue: Queue) -> Generator[tuple[Job, Answer]]:
         """See ``Engine.run``."""
         while (job := queue.take()) is not None:
             for answer in compute(job):
@@ -49,7 +49,7 @@ class Processes:
         self._memory = free_memory() if memory is None else memory
         self._workers: list[_Worker] = []
 
-    def run(self, queue: Queue) -> Iterator[tuple[Job, Answer]]:
+    def run(self, queue: Queue) -> Generator[tuple[Job, Answer]]:
         """See ``Engine.run``."""
         try:
             while self._start(queue) or self._busy:

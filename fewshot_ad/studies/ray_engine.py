@@ -12,7 +12,7 @@ the same bits.
 import logging
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
@@ -47,7 +47,7 @@ class RayCluster:
         self._processors = processors
         self._gpus = gpus
 
-    def run(self, queue: Queue) -> Iterator[tuple[Job, Answer]]:
+    def run(self, queue: Queue) -> Generator[tuple[Job, Answer]]:
         """See ``Engine.run``."""
         import ray
 

@@ -4,7 +4,7 @@ import multiprocessing
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,7 +198,7 @@ class Losing:
     def __init__(self, *after: int) -> None:
         self._after = list(after)
 
-    def run(self, queue: Queue) -> Iterator[tuple[Job, Answer]]:
+    def run(self, queue: Queue) -> Generator[tuple[Job, Answer]]:
         while (job := queue.take()) is not None:
             for number, (_, answer) in enumerate(ThisProcess().run(Queue([job]))):
                 if self._after and number == self._after[0]:
