@@ -53,3 +53,18 @@ def joined_by_means(levels: Sequence[Tensor]) -> Tensor:
     last = levels[-1].shape[-1]
     boxes = [(maps, maps.shape[-1] // last) for maps in levels]
     return torch.cat([maps.unfold(2, s, s).unfold(3, s, s).mean((4, 5)) for maps, s in boxes], 1)
+
+
+def whole_turns(levels: Sequence[Tensor], rebuilt: Sequence[Tensor]) -> list[float]:
+    """1 - cosine of each image's features as one long vector, the mean over images, per level."""
+    pairs = zip(levels, rebuilt, strict=True)
+    vectors = [[maps.detach().flatten(1).double().numpy() for maps in pair] for pair in pairs]
+    return [float(np.mean([turned(*each) for each in zip(*two, strict=True)])) for two in vectors]
+
+
+def focal_and_dice(chances: np.ndarray, wanted: np.ndarray, gamma: float) -> tuple[float, float]:
+    """Losses of a marked map: cross-entropy of what is not sure, and 1 - overlap."""
+    right = np.where(wanted, chances, 1 - chances)
+    focal = -((1 - right) ** gamma * np.log(right)).mean()
+    overlap = 2 * (chances * wanted).sum() + 1
+    return float(focal), float(1 - overlap / (chances.sum() + wanted.sum() + 1))

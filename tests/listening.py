@@ -1,10 +1,12 @@
-"""Hears the loss of every step, whatever a method trains."""
+"""Hears what a method trains: the loss of every step, or what it would be before the first."""
 
 from types import ModuleType
+from typing import NamedTuple
 
 import pytest
+from torch import nn
 
-from fewshot_ad.parts.support_training import train_on_support
+from fewshot_ad.parts.support_training import Loss, train_on_support
 
 
 def hear_losses(monkeypatch: pytest.MonkeyPatch, method: ModuleType) -> list[float]:
@@ -20,3 +22,22 @@ def hear_losses(monkeypatch: pytest.MonkeyPatch, method: ModuleType) -> list[flo
 
     monkeypatch.setattr(method, "train_on_support", listen)
     return losses
+
+
+class Training(NamedTuple):
+    """What would be trained: a network, its loss of some rows, and how many rows there are."""
+
+    network: nn.Module
+    loss: Loss
+    count: int
+
+
+def catch_trainings(monkeypatch: pytest.MonkeyPatch, module: ModuleType) -> list[Training]:
+    """The trainings that the methods of a module ask for, none of which is done."""
+    caught: list[Training] = []
+
+    def catch(network: nn.Module, loss: Loss, count: int, *_: object) -> None:
+        caught.append(Training(network.train().requires_grad_(requires_grad=False), loss, count))
+
+    monkeypatch.setattr(module, "train_on_support", catch)
+    return caught

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from plates import PLAIN, SIZE, as_images, plate_support, plates
 from torch import nn
 
 from fewshot_ad.methods.anoddpm import LAST, AnoDDPM
+from fewshot_ad.parts import image_methods
 from fewshot_ad.parts.training import step_generator
 
 
@@ -75,3 +77,19 @@ def test_training_leads_the_support_back() -> None:
         for steps in (1, 30)
     )
     assert many < 0.8 * few
+
+
+def test_the_loss_is_the_squared_error_of_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Algorithm 1."""
+    caught = catch_trainings(monkeypatch, image_methods)
+    small(noise="gaussian", shift=0.0, turn=0.0).fit(plate_support(2))
+    network, loss, _ = caught[0]
+    found = loss(torch.arange(2), torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    times = torch.randint(1000, (2,), generator=generator)
+    noise = torch.randn(2, 3, SIZE, SIZE, generator=generator)
+    kept = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[times]
+    kept = torch.tensor(kept).float().view(2, 1, 1, 1)
+    diffused = kept.sqrt() * (2 * plates(2) - 1) + (1 - kept).sqrt() * noise
+    expected = (network(diffused, times).sample - noise).square().mean()
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from fewshot_ad.api import Preprocess, Support
+from fewshot_ad.methods import anovit
 from fewshot_ad.methods.anovit import AnoViT
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -59,3 +61,17 @@ def test_training_learns_colours(images: Tensor) -> None:
         method = small(steps=steps, learning_rate=5e-3).fit(Support("plate", images))
         errors.append(method.predict(images).anomaly_map.mean())
     assert errors[1] < 0.3 * errors[0]
+
+
+def test_the_loss_is_the_squared_error_of_colours(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught = catch_trainings(monkeypatch, anovit)
+    small(inner_size=64).fit(Support("plate", images))
+    decoder, loss, count = caught[0]
+    assert count == 4
+    (tokens,) = load_features("random:tiny", (3,), device="cpu")(images[1:3])
+    colours = (0.5 * images[1:3] + 0.5).clamp(0, 1)
+    expected = (decoder(tokens) - colours).square().mean()
+    found = loss(torch.tensor([1, 2]), torch.Generator())
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)

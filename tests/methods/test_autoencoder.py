@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from plates import PLAIN, SIZE, as_images, plate_support, plates
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from fewshot_ad.methods.autoencoder import Autoencoder
+from fewshot_ad.parts import image_methods
 
 
 def small(**changes) -> Autoencoder:
@@ -73,3 +75,18 @@ def test_a_heavy_divergence_leaves_the_latents_nothing_to_tell() -> None:
         return float(method.network_.encode(plates(4))[0].square().mean())
 
     assert spread(1e4) < 0.2 * spread(0.0)
+
+
+def test_the_loss_of_a_vae_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = catch_trainings(monkeypatch, image_methods)
+    small(vae=True, kl_weight=2.0, shift=0.0, turn=0.0, batch_size=2).fit(plate_support(2))
+    network, loss, _ = caught[0]
+    mean, log_variance = network.encoder(plates(2)).chunk(2, dim=1)
+    latents = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(3))
+    rebuilt = network.decode(latents.mean + latents.stddev * noise)
+    unit = torch.distributions.Normal(torch.zeros(()), torch.ones(()))
+    divergence = torch.distributions.kl_divergence(latents, unit).sum(dim=1).mean()
+    expected = (rebuilt - plates(2)).square().mean() + 2.0 * divergence / (3 * SIZE**2)
+    found = loss(torch.arange(2), torch.Generator().manual_seed(3))
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)

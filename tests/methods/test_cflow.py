@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from by_hand import spread
+from listening import catch_trainings
 from noisy import noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
+from fewshot_ad.methods import cflow
 from fewshot_ad.methods.cflow import CFLOW
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.flows import position_code
@@ -99,3 +101,16 @@ def test_images_of_another_size_are_refused(images: Tensor) -> None:
     words = r"images give \[2, 2\] positions, the support \[4, 4\]: CFLOW needs images of the size"
     with pytest.raises(FewShotError, match=words):
         method.predict(images[:, :, :16, :16])
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_the_loss_is_of_the_logistic_of_likelihoods(
+    images: Tensor, level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught = catch_trainings(monkeypatch, cflow)
+    method = small(noise=0.0).fit(Support("noise", images[:2]))
+    _, loss, count = caught[level]
+    found = loss(torch.arange(count), torch.Generator())
+    likelihoods = [likelihoods_by_loop(method, level, images[:2], each) for each in images[:2]]
+    expected = np.log1p(np.exp(-np.stack(likelihoods))).mean()
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-4)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from by_hand import enlarged, spread
+from listening import catch_trainings
 from noisy import noise
 from scipy.ndimage import gaussian_filter
 from sklearn.decomposition import PCA
@@ -137,3 +138,16 @@ def test_a_second_solver_forgets_the_first(images: Tensor) -> None:
     with pytest.raises(NotFittedError):
         method.variant(solver="pca").predict(images)
     assert not {"scales_", "residual_"} & method.params().keys()
+
+
+def test_the_loss_is_the_mean_squared_error(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught = catch_trainings(monkeypatch, dfr)
+    small(solver="autoencoder").fit(Support("noise", images[:2]))
+    autoencoder, loss, count = caught[0]
+    vectors = torch.from_numpy(standardised(images[:2], images[:1])[0]).float()
+    assert count == len(vectors)
+    expected = (autoencoder(vectors[:9]) - vectors[:9]).square().mean()
+    found = loss(torch.arange(9), torch.Generator())
+    assert float(found) == pytest.approx(float(expected), rel=1e-4)

@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
+from fewshot_ad.methods import differnet
 from fewshot_ad.methods.differnet import DifferNet, spread_angles
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.rotations import rotate
@@ -120,3 +122,21 @@ def test_the_settings_of_the_paper_train() -> None:
 def test_divisors_are_counts(wrong: tuple[int, ...]) -> None:
     with pytest.raises(FewShotError, match="divisors are"):
         small(divisors=wrong)
+
+
+def test_the_loss_is_the_negative_likelihood_per_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = catch_trainings(monkeypatch, differnet)
+    method = small(rotation=0.0, support_views=2, divisors=(1, 3)).fit(Support("noise", noise(2)))
+    _, loss, _ = caught[0]
+    assert method.model_ is not None
+    mean, scale, flow = method.model_
+    terms = []
+    for image in noise(2):
+        maps = pyramid(image, (1, 3))
+        vector = (torch.cat([each.flatten(1).mean(dim=1) for each in maps]) - mean) / scale
+        jacobian = torch.autograd.functional.jacobian(lambda x: flow(x[None])[0][0], vector)
+        latents = flow(vector[None])[0][0]
+        gaussian = latents.square().sum() / 2 + len(vector) * np.log(2 * np.pi) / 2
+        terms.append(float(gaussian - torch.linalg.slogdet(jacobian).logabsdet) / len(vector))
+    found = loss(torch.arange(2), torch.Generator())
+    assert float(found.detach()) == pytest.approx(np.mean(terms), rel=1e-3)

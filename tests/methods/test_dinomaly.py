@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from by_hand import turning_map
+from by_hand import turning_map, whole_turns
+from listening import catch_trainings
 from noisy import noisy_ramps
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
+from fewshot_ad.methods import dinomaly
 from fewshot_ad.methods.dinomaly import Dinomaly, loosened
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -87,3 +89,16 @@ def test_the_easy_share_rises_and_stays() -> None:
     shares = list(small(steps=20, ramp=0.2)._easy_shares())
     assert shares[:6] == pytest.approx([0.0, 0.225, 0.45, 0.675, 0.9, 0.9])
     assert len(shares) == 20
+
+
+def test_the_loss_is_the_mean_cosine_distance_of_whole_maps(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught = catch_trainings(monkeypatch, dinomaly)
+    small(dropout=0.0).fit(Support("plate", images[:2]))
+    network, loss, _ = caught[0]
+    targets = network.targets(load_features("random:tiny", (2, 3), device="cpu")(images[:2]))
+    found = loss(torch.arange(2), torch.Generator())
+    rebuilt = network(targets)
+    expected = np.mean(whole_turns(targets, rebuilt))
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-3)

@@ -3,11 +3,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from by_hand import focal_and_dice
+from listening import catch_trainings
 from plates import PLAIN, SIZE, SQUARE, as_images, plate_support, plates, with_square
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.images import write_image
+from fewshot_ad.methods import draem
 from fewshot_ad.methods.draem import DRAEM
+from fewshot_ad.parts import image_methods
+from fewshot_ad.parts.image_losses import dissimilarity
 
 
 def small(**changes) -> DRAEM:
@@ -60,3 +65,26 @@ def test_textures_of_a_folder_are_used_and_bad_ones_refused(tmp_path: Path) -> N
     (tmp_path / "notes.txt").write_text("none")
     with pytest.raises(FewShotError, match=r"notes.txt cannot be read as an image"):
         small(texture_dir=str(tmp_path)).fit(plate_support(1))
+
+
+def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, paint = [], draem.paint_textures
+
+    def noted(*given, **settings):
+        made.append(paint(*given, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(draem, "paint_textures", noted)
+    caught = catch_trainings(monkeypatch, image_methods)
+    settings = {"ssim_weight": 0.5, "dice_weight": 0.25, "focal_gamma": 3.0, "clean": 0.0}
+    small(shift=0.0, turn=0.0, batch_size=2, **settings).fit(plate_support(2))
+    network, loss, _ = caught[0]
+    found = float(loss(torch.arange(2), torch.Generator().manual_seed(3)))
+    painted, masks = made[0]
+    rebuilt, logits = network(painted)
+    chances, wanted = logits.sigmoid().double().detach().numpy(), masks.numpy()
+    assert 0 < wanted.mean() < 1
+    focal, dice = focal_and_dice(chances, wanted, 3.0)
+    squared = (rebuilt - plates(2)).square().mean()
+    rebuilding = float(squared + 0.5 * dissimilarity(rebuilt, plates(2)).mean())
+    assert found == pytest.approx(rebuilding + focal + 0.25 * dice, rel=1e-4)

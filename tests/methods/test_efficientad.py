@@ -3,12 +3,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
+from fewshot_ad.methods import efficientad
 from fewshot_ad.methods.efficientad import EfficientAD
+from fewshot_ad.parts.colours import from_unit
 from fewshot_ad.parts.feature_cache import load_features
 
 
@@ -74,3 +77,26 @@ def test_what_was_held_out_is_not_learned_from(images: Tensor) -> None:
 def test_an_empty_texture_folder_is_refused(images: Tensor, tmp_path: Path) -> None:
     with pytest.raises(FewShotError, match="has no file"):
         small(texture_dir=str(tmp_path)).fit(Support("noise", images[:1]))
+
+
+def test_the_loss_by_hand(images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Colours are left as they are, and all that is strange is black."""
+    monkeypatch.setattr(efficientad, "jittered", lambda colours, _: colours)
+    black = torch.zeros(4, 3, 32, 32)
+    monkeypatch.setattr(efficientad, "load_textures", lambda *_: lambda *_: black)
+    caught = catch_trainings(monkeypatch, efficientad)
+    shown = images[:2].clamp(-1.5, 1.5)  # colours from 0 to 1
+    small(hard_share=0.25, support_views=2).fit(Support("noise", shown))
+    pair, loss, count = caught[0]
+    assert count == 2
+    (taught,) = load_features("random:tiny", (2,), device="cpu")(shown)
+    taught = (taught - pair.scale.mean) / pair.scale.deviation
+    parts, wholes = pair.student(shown, (4, 4))
+    silent, _ = pair.student(from_unit(black[:1], Preprocess()), (4, 4))
+    rebuilt = pair.autoencoder(shown, (4, 4))
+    squares = (parts - taught).square().flatten(1).sort(dim=1).values
+    worst = squares[:, -squares.shape[1] // 4 :].mean()
+    others = [silent, rebuilt - taught, wholes - rebuilt]
+    expected = worst + sum(each.square().mean() for each in others)
+    found = loss(torch.arange(2), torch.Generator().manual_seed(3))
+    assert float(found) == pytest.approx(float(expected), rel=1e-3)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import torch
 from by_hand import spread
+from listening import catch_trainings
 from noisy import noise
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
+from fewshot_ad.methods import fastflow
 from fewshot_ad.methods.fastflow import FastFlow
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -108,3 +110,14 @@ def test_constant_images_divide_nothing_by_zero() -> None:
     found = small().fit(Support("dark", images)).predict(torch.cat([images, images + 1]))
     assert found.image_score.isfinite().all()
     assert found.image_score[2] > found.image_score[0]
+
+
+def test_the_loss_is_the_negative_likelihood_per_channel_and_position(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corners = images[:2, :, :16, :16]
+    caught = catch_trainings(monkeypatch, fastflow)
+    method = small(levels=(2,), noise=0.0).fit(Support("noise", corners))
+    found = caught[0].loss(torch.arange(2), torch.Generator())
+    expected = -np.mean([by_jacobian(method, corners, corner) for corner in corners]) / (2 * 2)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-3)

@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from plates import PLAIN, SIZE, as_images, plate_support, plates
 
+from fewshot_ad.methods import ganomaly
 from fewshot_ad.methods.ganomaly import GANomaly
+from fewshot_ad.parts import image_methods
+from fewshot_ad.parts.discriminator import ImageDiscriminator
 
 
 def small(**changes) -> GANomaly:
@@ -45,3 +49,28 @@ def test_weights_of_the_adversary_count() -> None:
         for weight in (0.0, 1.0)
     ]
     assert not torch.equal(*scores)
+
+
+def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    judges = []
+
+    def noted(*given):
+        judges.append(ImageDiscriminator(*given))
+        return judges[-1]
+
+    monkeypatch.setattr(ganomaly, "ImageDiscriminator", noted)
+    caught = catch_trainings(monkeypatch, image_methods)
+    settings = {"adversarial_weight": 2.0, "colour_weight": 3.0, "code_weight": 4.0}
+    small(shift=0.0, turn=0.0, batch_size=2, **settings).fit(plate_support(2))
+    network, loss, _ = caught[0]
+    before = judges[0].head.weight.clone()
+    found = loss(torch.arange(2), torch.Generator()).item()
+    assert not torch.equal(before, judges[0].head.weight)  # it has learned before it is asked
+    judges[0].requires_grad_(requires_grad=False)
+    images = plates(2)
+    code = network.encoder(images)
+    rebuilt = network.decoder(code)
+    gaps = [judges[0].body(rebuilt) - judges[0].body(images), network.second(rebuilt) - code]
+    features, codes = (float(gap.square().mean()) for gap in gaps)
+    colours = float((rebuilt - images).abs().mean())
+    assert found == pytest.approx(2 * features + 3 * colours + 4 * codes, rel=1e-4)

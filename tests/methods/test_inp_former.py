@@ -1,12 +1,14 @@
 import numpy as np
 import pytest
 import torch
-from by_hand import turning_map
+from by_hand import turning_map, whole_turns
+from listening import catch_trainings
 from noisy import noisy_ramps
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
+from fewshot_ad.methods import inp_former
 from fewshot_ad.methods.inp_former import INPFormer, hardened, incoherence
 from fewshot_ad.parts.feature_cache import load_features
 
@@ -99,3 +101,16 @@ def test_coherence_is_the_cosine_to_the_prototype_most_alike() -> None:
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 3.0], [1.0, 1.0]]])
     prototypes = torch.tensor([[[5.0, 0.0], [-1.0, 0.0]]])
     assert float(incoherence(tokens, prototypes)) == pytest.approx((0 + 1 + 1 - 0.5**0.5) / 3)
+
+
+def test_the_loss_is_the_mean_cosine_distance_of_whole_maps_and_coherence(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught = catch_trainings(monkeypatch, inp_former)
+    small(coherence_weight=0.5).fit(Support("plate", images[:2]))
+    network, loss, _ = caught[0]
+    targets = network.targets(load_features("random:tiny", (2, 3), device="cpu")(images[:2]))
+    found = loss(torch.arange(2), torch.Generator())
+    rebuilt, coherence = network(targets)
+    expected = np.mean(whole_turns(targets, rebuilt)) + 0.5 * float(coherence)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-3)

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from listening import catch_trainings
 from plates import PLAIN, SIZE, as_images, plate_support, plates
 
 from fewshot_ad.methods.ocr_gan import OCRGAN, part_frequencies
+from fewshot_ad.parts import image_methods
 
 
 def small(**changes) -> OCRGAN:
@@ -62,3 +64,23 @@ def test_training_rebuilds_the_support_better() -> None:
         for steps in (1, 60)
     )
     assert many < 0.8 * few
+
+
+def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = catch_trainings(monkeypatch, image_methods)
+    settings = {"adversarial_weight": 2.0, "colour_weight": 3.0, "feature_weight": 4.0}
+    method = small(shift=0.0, turn=0.0, batch_size=2, **settings).fit(plate_support(2))
+    network, loss, _ = caught[0]
+    judge, images = method.discriminator_, plates(2)
+    assert judge is not None
+    judge.requires_grad_(requires_grad=True)
+    before = judge.head.weight.clone()
+    found = loss(torch.arange(2), torch.Generator().manual_seed(3)).item()
+    assert not torch.equal(before, judge.head.weight)  # it has learned before it is asked
+    judge.requires_grad_(requires_grad=False)
+    rebuilt = network(images)
+    chance = judge(rebuilt).sigmoid()
+    features = float((judge.body(rebuilt) - judge.body(images)).square().mean())
+    colours = float((rebuilt - images).abs().mean())
+    expected = -2 * float(chance.log().mean()) + 3 * colours + 4 * features
+    assert found == pytest.approx(expected, rel=1e-4)

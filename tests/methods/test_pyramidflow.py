@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
+from listening import catch_trainings
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
+from fewshot_ad.methods import pyramidflow
 from fewshot_ad.methods.pyramidflow import PyramidFlow
 from fewshot_ad.parts.feature_cache import load_features
 from fewshot_ad.parts.pyramid_couplings import compose, decompose
@@ -85,3 +88,12 @@ def test_from_pixels_as_from_features() -> None:
 def test_the_settings_of_the_paper_train() -> None:
     method = small().variant(**PyramidFlow.PAPER).variant(steps=1, flow_blocks=1)
     assert method.fit(Support("noise", noise(2))).predict(noise(1)).anomaly_map.isfinite().all()
+
+
+def test_the_loss_is_the_spectrum_of_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = catch_trainings(monkeypatch, pyramidflow)
+    method = small().fit(Support("noise", noise(3)))
+    _, loss, count = caught[0]
+    assert count == 3  # pairs of three images
+    found = loss(torch.arange(3), torch.Generator())
+    assert float(found.detach()) == pytest.approx(pair_loss(method, noise(3)), rel=1e-4)

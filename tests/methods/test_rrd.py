@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 import torch
-from by_hand import turned, turning_map
+from by_hand import turned, turning_map, whole_turns
+from listening import catch_trainings
 from noisy import noise
 from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import Preprocess, Support
+from fewshot_ad.methods import rrd
 from fewshot_ad.methods.rrd import RRD, noisy_copies, projection_loss
 from fewshot_ad.parts.feature_cache import load_features
+from fewshot_ad.parts.training import step_generator
 from fewshot_ad.parts.transport import sinkhorn_divergence
 
 LEVELS = (1, 2)
@@ -101,3 +104,25 @@ def test_small_images_have_small_boxes(images: Tensor, size: tuple[int, int]) ->
 def test_a_single_view_and_single_rows_train(images: Tensor, views: int) -> None:
     method = small(support_views=views, batch_size=1).fit(Support("noise", images[:1]))
     assert method.predict(images).image_score.isfinite().all()
+
+
+def test_the_loss_is_of_what_is_rebuilt_and_of_the_projections(
+    images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught = catch_trainings(monkeypatch, rrd)
+    losses = []
+    for weight in (0.0, 0.3):
+        method = small(projection_weight=weight, support_views=1, cosine="whole_map")
+        method.fit(Support("noise", images[:2]))
+        losses.append(caught[-1].loss(torch.arange(2), torch.Generator().manual_seed(3)).item())
+    networks = caught[0].network
+    levels = load_features("random:tiny", LEVELS, device="cpu")(images[:2])
+    rebuilt = networks.decoder(networks.project(levels))
+    assert losses[0] == pytest.approx(sum(whole_turns(levels, rebuilt)), rel=1e-4)
+    noisy = noisy_copies(images[:2], 0.2, step_generator(0, rrd.NOISE_GENERATOR))
+    disturbed = load_features("random:tiny", LEVELS, device="cpu")(noisy)
+    cleaned, projected = networks.project(levels), networks.project(disturbed)
+    of_projections = projection_loss(
+        disturbed, cleaned, projected, torch.Generator().manual_seed(3)
+    )
+    assert losses[1] - losses[0] == pytest.approx(0.3 * float(of_projections), rel=1e-3)

@@ -3,11 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from by_hand import focal_and_dice
+from listening import catch_trainings
 from plates import PLAIN, SIZE, SQUARE, as_images, plate_support, plates, with_square
 from torch import nn
 
 from fewshot_ad.api import FewShotError, LabelledBatch
 from fewshot_ad.methods.unet import UNetSegmenter
+from fewshot_ad.parts import image_methods
 
 
 def small(**changes) -> UNetSegmenter:
@@ -83,3 +86,16 @@ def test_no_batch_is_normalised() -> None:
 def test_an_unknown_encoder_is_refused() -> None:
     with pytest.raises(FewShotError, match="encoder is 'resnet-18': expected a name of"):
         small(encoder="resnet-18").fit(plate_support(1, 1))
+
+
+def test_the_loss_is_focal_and_dice_over_normal_and_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    caught = catch_trainings(monkeypatch, image_methods)
+    small(shift=0.0, turn=0.0, batch_size=2, dice_weight=0.5).fit(plate_support(2, 1))
+    network, loss, _ = caught[0]
+    found = float(loss(torch.arange(2), torch.Generator().manual_seed(3)))
+    given = with_square(plates(1, 50)).expand(2, -1, -1, -1)
+    chances = network(torch.cat([plates(2), given]))[:, 0].sigmoid().double().detach().numpy()
+    wanted = np.zeros((4, SIZE, SIZE), dtype=bool)
+    wanted[2:, SQUARE[0], SQUARE[1]] = True
+    focal, dice = focal_and_dice(chances, wanted, 2.0)
+    assert found == pytest.approx(focal + 0.5 * dice, rel=1e-4)
