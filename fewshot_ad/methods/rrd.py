@@ -10,11 +10,12 @@ features, and to bring the features of different images together. What is rebuil
 then its cleaned self.
 
 Deviations, besides those of our RD4AD, whose decoder this shares: the projections are added to what
-they project and start at nothing; one learning rate in place of two. A batch and its own shuffle,
-which the paper brings together, are one set, whose divergence from itself is always 0; here some
-positions of an image are brought together with the same of the next. Noise is drawn once per view.
-With a single view there is nobody to meet, and that loss is 0. ``PAPER`` holds the paper's
-settings, one number of epochs for all classes, where the released code has one for each.
+they project, of which they change nothing but the level at first; one learning rate for two. A
+batch and its own shuffle, which the paper brings together, are one set, whose divergence from
+itself is always 0; here some positions of an image are brought together with the same of the next.
+Noise is drawn once per view. With a single view there is nobody to meet, and that loss is 0.
+``PAPER`` holds the paper's settings, one number of epochs for all classes, where the released code
+has one for each.
 """
 
 from collections.abc import Mapping
