@@ -81,14 +81,17 @@ def scale_of(scores: Float[Tensor, " n"]) -> Scale:
 
 
 def altered_copies(
-    images: Float[Tensor, "n 3 h w"], count: int, generator: torch.Generator
+    images: Float[Tensor, "n 3 h w"],
+    count: int,
+    generator: torch.Generator,
+    largest_shift: float = LARGEST_SHIFT,
 ) -> Float[Tensor, "m 3 h w"]:
     """Slightly altered copies of all images, ``count`` of each, the copies of one kind together.
 
-    They are moved by up to a 16th of the side; contrast changes by up to 5 percent, and brightness
-    by as much of a channel's deviation.
+    They are moved by up to that share of the side; contrast changes by up to 5 percent, and
+    brightness by as much of a channel's deviation.
     """
-    reach = int(images.shape[-1] * LARGEST_SHIFT)
+    reach = int(images.shape[-1] * largest_shift)
     return torch.cat([_altered(images, reach, generator) for _ in range(count)])
 
 
