@@ -23,6 +23,7 @@ COMMANDS = {
     "kinds": "Can features tell the kinds of defects apart? A linear probe.",
     "fit": "Learn a part from a few normal photos; threshold and all go into one file.",
     "predict": "Decide OK or NOT OK on photos by that file; boxes, overlays, maps.",
+    "export": "Write that file's predict as an ONNX graph, checked against torch.",
     "train": "Meta-train a method on known classes and save a checkpoint.",
     "data": "List, check and export datasets.",
     "episodes": "Manifests: which normal images are the support of each class and seed.",

@@ -50,7 +50,7 @@ def calibrate(
         keep = torch.ones(n, dtype=torch.bool).index_fill(0, fold, value=False)
         method.fit(Support(support.target_class, support.images[keep]))
         out = support.images[fold]
-        copies = altered_copies(out, COPIES_OF_EACH, generator) if altered else out[:0]
+        copies = _relit(out, generator) if altered else out[:0]
         judged.append(Judged(predict_all(method, out), predict_all(method, copies)))
         if on_refit is not None:
             on_refit()
@@ -70,6 +70,17 @@ def predict_all(method: Method, images: Float[Tensor, "n 3 h w"]) -> Prediction:
         torch.cat([each.image_score for each in found]) if found else torch.empty(0),
         torch.cat([each.anomaly_map for each in found]) if found else images[:, 0],
     )
+
+
+def _relit(
+    images: Float[Tensor, "n 3 h w"], generator: torch.Generator
+) -> Float[Tensor, "m 3 h w"]:
+    """Copies in other light.
+
+    They are not moved: a made-up border scores higher than any photo, and would be all that a tail
+    is fitted to.
+    """
+    return altered_copies(images, COPIES_OF_EACH, generator, largest_shift=0.0)
 
 
 def _of_copies(
