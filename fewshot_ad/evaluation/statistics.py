@@ -163,8 +163,9 @@ def _signed_rank(values: Float[np.ndarray, " n"], unit: str) -> tuple[float | No
     if not different:
         return None, f"equal in all {len(values)} {many}"
     if different < FEWEST_UNITS:
+        verb = f"{unit} differs" if different == 1 else f"{many} differ"
         count = f"{different} of {len(values)}" if different < len(values) else str(different)
-        return None, f"too few pairs to tell: {count} {many} differ, {FEWEST_UNITS} are needed"
+        return None, f"too few pairs to tell: {count} {verb}, {FEWEST_UNITS} are needed"
     few_classes = "read p with care: its units are cells of few classes, which share images"
     return _p_of_signs(values[values != 0.0]), few_classes if unit == "cell" else ""
 

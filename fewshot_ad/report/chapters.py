@@ -17,21 +17,11 @@ from fewshot_ad.report.charts import (
     ranks_chart,
     shot_chart,
 )
+from fewshot_ad.report.differences import Comparison, Leader, comparisons, leader, ranks
 from fewshot_ad.report.entrants import League
 from fewshot_ad.report.material import Kept, Material
 from fewshot_ad.report.row_list import RowList
-from fewshot_ad.report.standings import (
-    Comparison,
-    Heat,
-    Leader,
-    Standing,
-    by_mean,
-    comparisons,
-    heat,
-    leader,
-    ranks,
-    standings,
-)
+from fewshot_ad.report.standings import Heat, Standing, by_mean, heat, standings
 from fewshot_ad.report.svg import swatch
 
 EXPLANATIONS: Mapping[Track, str] = {
@@ -98,7 +88,7 @@ def chapter(
         name=name,
         explanation=EXPLANATIONS[league.track],
         main_shots=str(league.main_shots),
-        leader=leader(league, metric),
+        leader=leader(league, metric, pairs),
         standings=lines,
         several_datasets=len({line.dataset for line in lines}) > 1,
         notes=_star(lines),
@@ -189,6 +179,8 @@ def _key(styles: Mapping[str, int]) -> Markup:
 def _star(lines: Sequence[Standing]) -> list[str]:
     notes = sorted({line.note for line in lines if line.note and line.interval != "–"})
     found = [f"* {'; '.join(notes)}."] if notes else []
+    if any(line.rank.value is None and line.metrics[0].value is not None for line in lines):
+        found.append("A dash for a rank: the mean is over other classes than those of the rest.")
     if any("†" in cell.text for line in lines for cell in line.metrics):
         found.append("† over the classes that have it alone; see what is missing.")
     return found

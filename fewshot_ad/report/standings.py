@@ -1,21 +1,16 @@
-"""What the page says of a league: who is ahead, by how much, and on which classes."""
+"""The table of a league, and its classes by methods."""
 
-from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import Any
 
 from fewshot_ad.episodes import Shots
-from fewshot_ad.evaluation.average_ranks import AverageRanks, average_ranks
 from fewshot_ad.evaluation.results import ResultRow
-from fewshot_ad.evaluation.statistics import Estimate, Paired, Scores, estimate, paired, with_holm
+from fewshot_ad.evaluation.statistics import Estimate, estimate
 from fewshot_ad.evaluation.summary import METRICS, SECONDS, Spread, spread_over_seeds
 from fewshot_ad.report.entrants import Entrant, League, target
-from fewshot_ad.report.labels import EMPTY, METRIC_NAMES
+from fewshot_ad.report.labels import EMPTY
 from fewshot_ad.report.row_list import RowList
-
-MOST_COMPARED = 12  # all pairs of more would fill pages: those beyond are left out, and named
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,30 +40,6 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Leader:
-    """The headline of a league; ``sentences`` say how sure it is."""
-
-    label: str
-    value: str
-    interval: str
-    sentences: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two entrants: how much higher the second is, in points."""
-
-    first: str
-    second: str
-    difference: Cell
-    interval: str
-    p: Cell
-    units: str
-    verdict: str
-    note: str
-
-
-@dataclass(frozen=True, slots=True)
 class Heat:
     """Classes by entrants at the main number of shots; cells hold percent and its share of 1."""
 
@@ -89,78 +60,14 @@ def standings(league: League, number: int, rows: RowList, metric: str) -> list[S
                 groups[dataset, shots].append((entrant, own))
     found: list[Standing] = []
     for (dataset, shots), rivals in groups.items():
-        means = [spread_over_seeds(own, metric) for _, own in rivals]
+        places = _ranks([own for _, own in rivals], metric)
         lines = [
-            _standing(entrant, own, _rank(mean, means), metric, shots,
+            _standing(entrant, own, place, metric, shots,
                       rows.first_anchor(number, entrant.label, dataset, shots))
-            for (entrant, own), mean in zip(rivals, means, strict=True)
+            for (entrant, own), place in zip(rivals, places, strict=True)
         ]  # fmt: skip
         found += sorted(lines, key=lambda line: (line.rank.value is None, line.rank.value or 0.0))
     return found
-
-
-def leader(league: League, metric: str) -> Leader | None:
-    """Who has the highest mean over the cells that all share; None where no value is there.
-
-    Those with less than half of the most cells are left out, and counted in a sentence.
-    """
-    shots = league.main_shots
-    scores = {one.label: one.scores(metric, shots) for one in league.entrants}
-    most = max(len(one) for one in scores.values())
-    full = {label: one for label, one in scores.items() if most and 2 * len(one) >= most}
-    full = _shared(full)
-    estimates = {label: found for label, one in full.items() if (found := estimate(one))}
-    if not estimates:
-        return None
-    ordered = sorted(estimates, key=lambda label: -estimates[label].mean)
-    best = ordered[0]
-    found = estimates[best]
-    sentences = [_measured(found, metric, shots), *_next(ordered, full, estimates)]
-    if len(league.entrants) == 1:
-        sentences.append("The only method of its track here.")
-    if len(full) < len(scores):
-        lacking = len(scores) - len(full)
-        sentences.append(f"{lacking} of {len(scores)} methods lack cells and are not compared.")
-    return Leader(best, f"{100 * found.mean:.1f}", interval_text(found), tuple(sentences))
-
-
-def _shared(scores: Mapping[str, Scores]) -> dict[str, Scores]:
-    """The cells that all have; where there is none, those of the one with the most alone."""
-    cells = [set(one) for one in scores.values()]
-    common = cells[0].intersection(*cells[1:]) if cells else set[Any]()
-    if not common and scores:
-        label = max(scores, key=lambda name: len(scores[name]))
-        return {label: scores[label]}
-    return {label: {cell: one[cell] for cell in common} for label, one in scores.items()}
-
-
-def _next(
-    ordered: Sequence[str], scores: Mapping[str, Scores], estimates: Mapping[str, Estimate]
-) -> list[str]:
-    if len(ordered) < 2:
-        return []
-    best, second = ordered[:2]
-    points = 100 * (estimates[best].mean - estimates[second].mean)
-    said = _said(paired(scores[second], scores[best]))
-    return [f"Next: {second}, {points:.1f} points lower ({said})."]
-
-
-def comparisons(league: League, metric: str) -> tuple[list[Comparison], str]:
-    """Every pair of entrants, over all cells that they share, and who had to be left out."""
-    ranked = by_mean(league, metric)
-    compared, others = ranked[:MOST_COMPARED], ranked[MOST_COMPARED:]
-    scores = {one.label: one.scores(metric) for one in compared}
-    pairs = list(combinations([one.label for one in compared], 2))
-    tested = with_holm([paired(scores[second], scores[first]) for first, second in pairs])
-    found = [_comparison(*names, pair) for names, pair in zip(pairs, tested, strict=True)]
-    left_out = ", ".join(one.label for one in others)
-    note = f"Not compared, for there are more than {MOST_COMPARED}: {left_out}."
-    return found, note if others else ""
-
-
-def ranks(league: League, metric: str) -> AverageRanks:
-    """Average ranks over the classes that all entrants share."""
-    return average_ranks({one.label: one.scores(metric) for one in league.entrants})
 
 
 def heat(league: League, number: int, rows: RowList, metric: str) -> Heat:
@@ -217,7 +124,7 @@ def _standing(
         interval=interval_text(found) if found else EMPTY,
         note=found.note if found else "; ".join(reasons),
         metrics=tuple(_where_it_is(own, name) for name in METRICS),
-        seconds=tuple(Cell(f"{value:.2g}", value) for value in seconds),
+        seconds=tuple(Cell(seconds_text(value), value) for value in seconds),
         n_classes=len({row.target_class for row in own}),
         n_seeds=len({row.seed for row in own}),
         anchor=anchor,
@@ -234,10 +141,22 @@ def _where_it_is(own: Sequence[ResultRow], name: str) -> Cell:
     return cell if cell.value is None else replace(cell, text=f"{cell.text}†")
 
 
-def _rank(mean: Spread | None, all_means: Sequence[Spread | None]) -> int | None:
-    if mean is None:
-        return None
-    return 1 + sum(other is not None and other.mean > mean.mean for other in all_means)
+def _ranks(rivals: Sequence[Sequence[ResultRow]], metric: str) -> list[int | None]:
+    """Places among those with the classes that most have; means over others are no rivals."""
+    classes = [frozenset(row.target_class for row in own) for own in rivals]
+    often = Counter(classes)
+    usual = max(often, key=lambda one: (often[one], len(one), sorted(one)))
+    means = [
+        spread_over_seeds(own, metric) if one == usual else None
+        for own, one in zip(rivals, classes, strict=True)
+    ]
+    ranked = [mean.mean for mean in means if mean is not None]
+    return [mean and 1 + sum(other > mean.mean for other in ranked) for mean in means]
+
+
+def seconds_text(value: float) -> str:
+    """Two digits, and no powers of ten."""
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
 
 
 def _percent(spread: Spread | None, anchor: str = "") -> Cell:
@@ -245,44 +164,3 @@ def _percent(spread: Spread | None, anchor: str = "") -> Cell:
         return Cell(EMPTY, None, anchor)
     deviation = "" if spread.std is None else f" ± {100 * spread.std:.1f}"
     return Cell(f"{100 * spread.mean:.1f}{deviation}", spread.mean, anchor)
-
-
-def _measured(found: Estimate, metric: str, shots: Shots) -> str:
-    classes = "1 class" if found.n_classes == 1 else f"{found.n_classes} classes"
-    note = f" ({found.note})" if found.note else ""
-    trials = f", {found.n_values} trials" if found.n_values > found.n_classes else ""
-    word = "shot" if shots == 1 else "shots"
-    return f"{METRIC_NAMES[metric]} in percent, mean of {classes}{trials}, {shots} {word}{note}."
-
-
-def _said(pair: Paired) -> str:
-    if pair.p is None:
-        return pair.note
-    p = f"p = {pair.p:.2g}" if pair.p >= 1e-4 else "p < 0.0001"
-    verdict = "a significant difference" if pair.is_significant else "not significant"
-    return f"{verdict}, {p}" + (f"; {pair.note}" if pair.note else "")
-
-
-def _short_verdict(pair: Paired) -> str:
-    if pair.p is None:
-        return pair.note
-    return replace(pair, note="").verdict + ("*" if pair.note else "")
-
-
-def _comparison(first: str, second: str, pair: Paired) -> Comparison:
-    """The better one stands first; so the difference is of the first less the second."""
-    found, p = pair.difference, pair.p_adjusted
-    many = {"class": "classes", "cell": "cells"}[pair.unit]
-    interval = EMPTY
-    if found and found.low is not None and found.high is not None:
-        interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
-    return Comparison(
-        first=first,
-        second=second,
-        difference=Cell(f"{100 * found.mean:+.1f}", found.mean) if found else Cell(EMPTY),
-        interval=interval,
-        p=Cell(EMPTY if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}", p),
-        units=f"{pair.wins} won, {pair.losses} lost of {pair.n} {many}",
-        verdict=_short_verdict(pair),
-        note=pair.note if pair.p is not None else "",
-    )
