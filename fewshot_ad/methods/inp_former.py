@@ -35,12 +35,11 @@ from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.cosine_rebuilding import (
     Distances,
     LevelRebuilder,
-    Levels,
     check_blocks,
-    cosine_distances,
     top_share_score,
     whole_map_loss,
 )
+from fewshot_ad.parts.cosines import Levels, cosine_distances
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import (
     COUNT,

@@ -24,16 +24,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from fewshot_ad.api import Support, Track
+from fewshot_ad.parts.cosines import Cosine, cosine_distances, cosine_loss
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
-from fewshot_ad.parts.students import (
-    Cosine,
-    Decoder,
-    cosine_distances,
-    cosine_loss,
-    start_from_means,
-    support_views,
-)
+from fewshot_ad.parts.students import Decoder, start_from_means, support_views
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
 

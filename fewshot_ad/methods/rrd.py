@@ -29,20 +29,12 @@ from torch.nn import functional
 
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.backbones import Backbone
+from fewshot_ad.parts.cosines import Cosine, cosine_distances, cosine_loss, whole_map_distances
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.noise import simplex_noise
 from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
 from fewshot_ad.parts.seeding import seeded_weights
-from fewshot_ad.parts.students import (
-    Cosine,
-    Decoder,
-    conv_layer,
-    cosine_distances,
-    cosine_loss,
-    start_from_means,
-    support_views,
-    whole_map_distances,
-)
+from fewshot_ad.parts.students import Decoder, conv_layer, start_from_means, support_views
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
 from fewshot_ad.parts.training import step_generator

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
+from fewshot_ad.parts.cosines import Levels, cosine_distances
 from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
 from fewshot_ad.parts.patches import pool_levels
 from fewshot_ad.parts.token_blocks import Grid, Tokens, to_maps, to_tokens
 
-Levels = Sequence[Float[Tensor, "b _ _ _"]]
 Distances = Float[Tensor, "b h w"]
 Weigh = Callable[[Distances], Distances]
 
@@ -72,12 +72,6 @@ class LevelRebuilder(nn.Module):
         shares = torch.stack(list(outputs)).tensor_split(len(self.heads))
         pairs = zip(shares, reversed(self.heads), strict=True)
         return [to_maps(head(share.mean(dim=0)), grid) for share, head in pairs][::-1]
-
-
-def cosine_distances(targets: Levels, rebuilt: Levels) -> list[Distances]:
-    """1 minus the cosine of every position, one map per level."""
-    pairs = zip(targets, rebuilt, strict=True)
-    return [1 - functional.cosine_similarity(target, maps, dim=1) for target, maps in pairs]
 
 
 def whole_map_loss(targets: Levels, rebuilt: Levels, weigh: Weigh) -> Float[Tensor, ""]:

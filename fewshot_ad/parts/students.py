@@ -8,7 +8,6 @@ one image, so that a single image is enough to train on.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,6 +17,7 @@ from torch.nn import functional
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.backbones import RANDOM_PREFIX, RANDOM_SEED, Backbone, load_backbone
 from fewshot_ad.parts.calibration import altered_copies
+from fewshot_ad.parts.cosines import Levels
 from fewshot_ad.parts.precision import split_precision
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.training import step_generator
@@ -25,32 +25,6 @@ from fewshot_ad.parts.training import step_generator
 NORM_GROUPS = 8
 STEM_STRIDE = 4
 VIEWS_GENERATOR = -2  # no step of training has it
-
-Cosine = Literal["position", "whole_map"]
-"""Of what the angle is taken: of every position's features, or of all of an image at once."""
-
-Levels = Sequence[Float[Tensor, "b _ _ _"]]
-
-
-def cosine_distances(taught: Levels, learned: Levels) -> list[Float[Tensor, "b _ _"]]:
-    """1 - cosine of the two features of every position, one map per level.
-
-    This is half their squared distance once both have unit length.
-    """
-    pairs = zip(taught, learned, strict=True)
-    return [1 - functional.cosine_similarity(one, other) for one, other in pairs]
-
-
-def whole_map_distances(taught: Levels, learned: Levels) -> list[Float[Tensor, " b"]]:
-    """1 - cosine of all features of an image taken as one long vector, per level."""
-    pairs = zip(taught, learned, strict=True)
-    return [1 - functional.cosine_similarity(a.flatten(1), b.flatten(1)) for a, b in pairs]
-
-
-def cosine_loss(taught: Levels, learned: Levels, cosine: Cosine = "position") -> Float[Tensor, ""]:
-    """Mean distance, the sum over levels."""
-    distances = cosine_distances if cosine == "position" else whole_map_distances
-    return torch.stack([each.mean() for each in distances(taught, learned)]).sum()
 
 
 def support_views(

@@ -8,7 +8,6 @@ from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.cosine_rebuilding import (
     LevelRebuilder,
     check_blocks,
-    cosine_distances,
     top_share_score,
     whole_map_loss,
 )
@@ -64,15 +63,6 @@ def test_the_deepest_level_is_rebuilt_from_the_first_blocks(levels: list[Tensor]
     torch.testing.assert_close(deep[1, :, 1, 0], expected[1, 2])
     expected = rebuilder.heads[0]((outputs[3] + outputs[4]) / 2)
     torch.testing.assert_close(shallow[0, :, 0, 1], expected[0, 1])
-
-
-def test_distances_are_cosines_of_positions(levels: list[Tensor]) -> None:
-    other = [noise(*maps.shape, seed=9) for maps in levels]
-    found = cosine_distances(levels, other)[1][1, 0, 1]
-    one, two = levels[1][1, :, 0, 1].tolist(), other[1][1, :, 0, 1].tolist()
-    product = sum(a * b for a, b in zip(one, two, strict=True))
-    expected = 1 - product / (math.hypot(*one) * math.hypot(*two))
-    assert float(found) == pytest.approx(expected, abs=1e-5)
 
 
 def test_weights_change_the_gradient_of_a_position_and_not_the_loss(levels: list[Tensor]) -> None:

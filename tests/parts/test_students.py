@@ -1,21 +1,13 @@
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.backbones import load_backbone
-from fewshot_ad.parts.students import (
-    Decoder,
-    RedrawnCopy,
-    Student,
-    cosine_distances,
-    cosine_loss,
-    support_views,
-    whole_map_distances,
-)
+from fewshot_ad.parts.cosines import cosine_distances
+from fewshot_ad.parts.students import Decoder, RedrawnCopy, Student, support_views
 
 
 class Odd(nn.Module):
@@ -31,29 +23,6 @@ class Odd(nn.Module):
 @pytest.fixture
 def images() -> Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
-
-
-def loops(one: np.ndarray, other: np.ndarray) -> float:
-    return 1 - float(one @ other) / (np.linalg.norm(one) * np.linalg.norm(other))
-
-
-def test_distances_of_positions_and_of_whole_maps(images: Tensor) -> None:
-    taught, learned = images[:1, :, :2, :3].double(), images[1:, :, :2, :3].double()
-    (found,) = cosine_distances([taught], [learned])
-    a, b = taught[0].numpy(), learned[0].numpy()
-    expected = [[loops(a[:, y, x], b[:, y, x]) for x in range(3)] for y in range(2)]
-    np.testing.assert_allclose(found[0].numpy(), expected, rtol=1e-9)
-    (whole,) = whole_map_distances([taught], [learned])
-    assert float(whole) == pytest.approx(loops(a.ravel(), b.ravel()))
-    twice = [taught, taught], [learned, learned]
-    assert float(cosine_loss(*twice)) == pytest.approx(2 * np.mean(expected))
-    assert float(cosine_loss(*twice, "whole_map")) == pytest.approx(2 * float(whole))
-
-
-def test_a_distance_is_half_the_squared_one_of_unit_vectors(images: Tensor) -> None:
-    taught, learned = (each / each.norm(dim=1, keepdim=True) for each in images.split(1))
-    (found,) = cosine_distances([taught], [learned])
-    torch.testing.assert_close(found, (taught - learned).square().sum(dim=1) / 2)
 
 
 @pytest.mark.parametrize(
