@@ -11,7 +11,8 @@ numbers are those of a variational autoencoder, drawn around what was encoded wh
 The historical floor: from few images it learns little more than their mean, and with one or two a
 template. Deviations: whole images at 64 px, where the paper cuts textures into pieces of 128 px and
 averages; copies are moved and turned a little; the last layer begins at the mean colour of the
-support; gradients are clipped; the map is blurred. ``PAPER`` holds the paper's settings.
+support; gradients are clipped and weights do not decay; the map is blurred. ``PAPER`` holds the
+paper's settings.
 """
 
 from collections.abc import Mapping

@@ -13,9 +13,10 @@ memory and real differences between normals are marked as well. Deviations: 64 p
 narrow networks with groups normalised, and a few hundred steps; textures are drawn, or are pieces
 of the support in disorder, where the paper downloads a dataset (``texture_dir`` takes any); one
 logit for the paper's two classes, which is the same function; the Dice loss beside the focal one,
-without which few steps mark next to nothing; copies are moved and turned a little, where the paper
-turns some by up to 90 degrees; gradients are clipped. The score is the highest mean over a square,
-as in the paper, of side 21 at 256 px. ``PAPER`` holds the paper's settings.
+without which few steps mark next to nothing; a learning rate that does not fall; copies are moved
+and turned a little, where the paper turns some by up to 90 degrees; gradients are clipped. The
+score is the highest mean over a square, as in the paper, of side 21 at 256 px. ``PAPER`` holds the
+paper's settings.
 """
 
 from collections.abc import Mapping

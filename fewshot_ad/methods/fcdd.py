@@ -8,13 +8,13 @@ normal images and away from 0 on anomalous ones, which are made up. Every positi
 pixels with a Gaussian as wide as the receptive field; nothing else makes the map.
 
 Deviations: anomalies are boxes of the image itself, pasted elsewhere; the paper scatters boxes of
-any colour (``confetti``), beside which real defects are faint. A set of images is painted once.
-Masks are known and used, as the paper uses those of real anomalies, but a region counts by its
-mean, however small; ``teach="image"`` goes by images alone. Features are standardised; the level
-takes the place of the layers that the paper freezes. Gaussians add up to 1 at every pixel, so that
-borders are not dimmer. The image score is the mean of the highest hundredth of the map, not of all
-of it. At one or two shots, what other normal images have besides has never been called normal and
-stands out more. ``PAPER`` holds the paper's settings.
+any colour (``confetti``), beside which real defects are faint. A set of images is painted once. The
+learning rate does not fall. Masks are known and used, as the paper uses those of real anomalies,
+but a region counts by its mean, however small; ``teach="image"`` goes by images alone. Features are
+standardised; the level takes the place of the layers that the paper freezes. Gaussians add up to 1
+at every pixel, so that borders are not dimmer. The image score is the mean of the highest hundredth
+of the map, not of all of it. At one or two shots, what other normal images have besides has never
+been called normal and stands out more. ``PAPER`` holds the paper's settings.
 """
 
 import math

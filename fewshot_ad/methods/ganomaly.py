@@ -10,9 +10,10 @@ ones, finds the same features in both. The image score is the distance of the tw
 The floor of what adversarial training does: from few images the discriminator soon knows all of
 them, and with one or two the codes hardly mean anything. The paper has no map; here it is the
 difference of the colours. Deviations: 64 px; no batch is normalised; copies are moved and turned a
-little; the last layer begins at the mean colour of the support, and colours are not held in
-by a hyperbolic tangent; gradients are clipped; scores are not brought between 0 and 1, for which
-others need the test images. ``PAPER`` holds the paper's settings.
+little; the last layer begins at the mean colour of the support, and colours are not held in by a
+hyperbolic tangent; gradients are clipped; Adam has its usual betas, where the paper's first is 0.5;
+scores are not brought between 0 and 1, for which others need the test images. ``PAPER`` holds the
+paper's settings.
 """
 
 from collections.abc import Mapping

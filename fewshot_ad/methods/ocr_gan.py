@@ -13,9 +13,10 @@ From few images the discriminator soon knows all of them; with one or two it add
 autoencoder. The paper has no map; here it is the difference of the colours. Deviations: 64 px and
 shallow networks without skips or normalised batches; halving takes means of 2x2 pixels, and the
 fine half keeps its sign, where the released code cuts off what is negative; made-up anomalies are
-pasted boxes; copies are moved and turned a little; gradients are clipped; the last step counts,
-where the released code keeps the epoch that is best on the test images and scales scores by them.
-``PAPER`` holds the paper's settings.
+pasted boxes; copies are moved and turned a little; gradients are clipped; Adam has its usual betas,
+where the paper's first is 0.5; the last step counts, where the released code keeps the epoch that
+is best on the test images and scales scores by them. ``PAPER`` holds the paper's settings but for
+its budget, which is not known to us and stays the quick one.
 """
 
 from collections.abc import Mapping

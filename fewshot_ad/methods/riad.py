@@ -11,10 +11,10 @@ scales and for cells of several sizes, the image is anomalous.
 Textures can be painted in after a few images; objects need more, and with one or two the network
 paints their edges blurred. Deviations: whole images at 64 px instead of 256 and a smaller U-Net
 with groups normalised; a fixed budget in steps, where the paper stops on a fifth of the images held
-out; copies are moved and turned a little; gradients are clipped. Which cells are together is drawn
-from the seed alone, so that a score hangs on the image and on nothing else. Maps of all sizes of
-cells count alike. They are blurred by a Gaussian, where the paper takes the mean of 21x21 pixels.
-``PAPER`` holds the paper's settings.
+out and lets the learning rate fall; copies are moved and turned a little; gradients are clipped.
+Which cells are together is drawn from the seed alone, so that a score hangs on the image and on
+nothing else. Maps of all sizes of cells count alike. They are blurred by a Gaussian, where the
+paper takes the mean of 21x21 pixels. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
