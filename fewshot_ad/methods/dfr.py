@@ -29,7 +29,8 @@ from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
-    Above,
+    POSITIVE,
+    POSITIVE_SHARE,
     Between,
     check_parameters,
 )
@@ -83,10 +84,10 @@ class DFR(FeatureMethod):
     def __post_init__(self) -> None:
         check_parameters(
             self,
-            explained=Above(0, 1),
+            explained=POSITIVE_SHARE,
             steps=COUNT,
             vectors_per_step=Between(LEAST_BATCH),
-            learning_rate=Above(0),
+            learning_rate=POSITIVE,
             blur=NOT_NEGATIVE,
         )
 

@@ -28,7 +28,7 @@ from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.conv_flows import ConvFlow, log_likelihood_map
 from fewshot_ad.parts.level_models import LikelihoodPeak
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Above, check_parameters
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -81,11 +81,11 @@ class FastFlow(FeatureMethod):
         check_parameters(
             self,
             flow_blocks=COUNT,
-            hidden_ratio=Above(0),
+            hidden_ratio=POSITIVE,
             noise=NOT_NEGATIVE,
             steps=COUNT,
             batch_size=COUNT,
-            learning_rate=Above(0),
+            learning_rate=POSITIVE,
             weight_decay=NOT_NEGATIVE,
             blur=NOT_NEGATIVE,
         )
