@@ -33,8 +33,7 @@ def export_command(
     """
     screen = Screen(quiet=quiet)
     check_writable(out.parent)
-    folder = None if weights_dir is None else str(weights_dir)
-    inspector = Inspector.load(part, device="cpu", weights_dir=folder, trust=trust)
+    inspector = Inspector.load(part, device="cpu", weights_dir=weights_dir, trust=trust)
     parity = export_onnx(inspector, out)
     screen.say(
         f"onnxruntime judges as torch does: scores differ by {parity.score:.1g} and maps by "

@@ -31,9 +31,13 @@ def fit_command(
         str, typer.Option(help="Name of a method, or package.module:Class of your own.")
     ] = DEFAULT_METHOD,
     far: Annotated[
-        float,
-        typer.Option(metavar="RATE", help="The wanted rate of false alarms among normal parts."),
-    ] = FAR,
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="The wanted rate of false alarms among normal parts. [default: "
+            f"{FAR}, or that of the file of --recalibrate]",
+        ),
+    ] = None,
     tail: Annotated[
         bool,
         typer.Option(
@@ -76,14 +80,13 @@ def fit_command(
     command says what that can promise of false alarms. docs/inspection.md has what is behind it.
     """
     screen = Screen(quiet=quiet)
-    Rule(far)
+    rule = Rule(FAR if far is None else far, tail=tail)
     if out.is_dir():
         raise FewShotError(f"--out {out} is a folder; give the name of a file, as {out}/part.fsad")
     check_writable(out.parent)
     if recalibrate is not None:
-        folder = None if weights_dir is None else str(weights_dir)
-        inspector = Inspector.load(recalibrate, device=device, weights_dir=folder, trust=trust)
-        inspector.rule = Rule(far)
+        inspector = Inspector.load(recalibrate, device=device, weights_dir=weights_dir, trust=trust)
+        inspector.rule = inspector.rule if far is None else rule
         inspector.recalibrate(normals)
     else:
         chosen = configured_method(
@@ -95,8 +98,8 @@ def fit_command(
                 normals,
                 chosen,
                 checkpoint=checkpoint,
-                far=far,
-                tail=tail,
+                far=rule.far,
+                tail=rule.tail,
                 name=name,
                 on_refit=bar.advance,
             )

@@ -86,8 +86,7 @@ def predict_command(
     _check_source(images, watch, stdin)
     check_writable(out)
     sources = list_photos(images) if images else []
-    folder = None if weights_dir is None else str(weights_dir)
-    inspector = Inspector.load(part, device=device, weights_dir=folder, trust=trust)
+    inspector = Inspector.load(part, device=device, weights_dir=weights_dir, trust=trust)
     outputs = Outputs(
         out, inspector, maps=maps, overlays=not no_overlays, append=watch is not None or stdin
     )

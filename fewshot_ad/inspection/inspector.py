@@ -183,7 +183,9 @@ class Inspector:
             )
         found = calibrate_held_out(self.method, stacked(fresh, self.method))
         is_first = self.calibration.source != "held_out"
-        self.calibration = found if is_first else _joined(self.calibration, found)
+        joined = found if is_first else _joined(self.calibration, found)
+        self.rule.threshold(joined.scores, ())  # a tail may need more scores than there are
+        self.calibration = joined
         return self
 
     def save(self, path: str | Path) -> None:
@@ -201,7 +203,7 @@ class Inspector:
         path: str | Path,
         *,
         device: str = "auto",
-        weights_dir: str | None = None,
+        weights_dir: str | Path | None = None,
         trust: bool = False,
     ) -> "Inspector":
         """Open what ``save`` wrote; nothing in the file is run.
@@ -215,7 +217,8 @@ class Inspector:
         Raises:
             FewShotError: see ``packing.unpack``.
         """
-        found = unpack(Path(path), device=device, weights_dir=weights_dir, trust=trust)
+        folder = None if weights_dir is None else str(weights_dir)
+        found = unpack(Path(path), device=device, weights_dir=folder, trust=trust)
         return cls(**{one.name: getattr(found, one.name) for one in fields(Contents)})
 
     @property

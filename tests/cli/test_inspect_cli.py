@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
 from fewshot_ad.inspection import Inspector
+from fewshot_ad.inspection.exporting import Parity
 
 PLATES = Painted(n_train=8)
 TINY = ("--backbone", "random:tiny", "--set", "preprocess.size=64", "--set", "levels=1,2")
@@ -125,6 +126,20 @@ def test_recalibration_sets_a_new_threshold_on_other_photos(line, tmp_path):
     before, after = Inspector.load(line / "part.fsad"), Inspector.load(out)
     assert after.normals == before.normals
     assert after.calibration.source == "held_out"
+    assert run("fit", *arguments[:-2], "--out", out).exit_code == 0
+    assert Inspector.load(out).rule == before.rule
+
+
+def test_export_says_how_far_the_graph_is_from_the_method(line, tmp_path, monkeypatch):
+    def write(inspector, path):
+        path.write_bytes(b"graph of " + inspector.name.encode())
+        return Parity(6, 2e-6, 3e-6)
+
+    monkeypatch.setattr("fewshot_ad.cli.export.export_onnx", write)
+    result = run("export", line / "part.fsad", "--out", tmp_path / "part.onnx")
+    assert result.exit_code == 0
+    assert "scores differ by 2e-06 and maps by 3e-06" in result.stdout
+    assert (tmp_path / "part.onnx").read_bytes() == b"graph of part"
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,14 @@ def test_recalibration_takes_photos_that_were_not_fitted_on():
         inspector.recalibrate(arrays(1))
 
 
+def test_a_tail_that_recalibration_cannot_fit_changes_nothing():
+    inspector = Inspector.from_normals(arrays(3), MeanColour(), tail=True)
+    before = inspector.calibration
+    with pytest.raises(FewShotError, match="8 or more"):
+        inspector.recalibrate(arrays(6)[3:])
+    assert inspector.calibration is before
+
+
 def test_a_given_method_is_left_as_it_is():
     method = MeanColour()
     Inspector.from_normals(arrays(), method)
