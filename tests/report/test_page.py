@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from html.parser import HTMLParser
 from statistics import mean
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 import pytest
@@ -180,7 +180,7 @@ def test_ten_thousand_rows_make_a_page_of_a_few_megabytes():
     values = np.linspace(0, 1, len(rows)).tolist()
     rows = [replace(row, i_ap=value) for row, value in zip(rows, values, strict=True)]
     assert len(rows) == 10_000
-    began = perf_counter()
+    began = process_time()
     html = html_page(Material(rows=rows))
-    assert perf_counter() - began < 60
+    assert process_time() - began < 60
     assert len(html.encode()) < 5e6
