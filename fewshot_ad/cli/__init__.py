@@ -20,6 +20,7 @@ COMMANDS = {
     "report": "Turn rows into a page, or into Markdown, CSV or LaTeX.",
     "compare": "Tell what changed between two runs, and whether it matters.",
     "rows": "What a store holds; its rows as lines of JSON, CSV or Parquet.",
+    "influence": "Which support images matter, and were others better?",
     "kinds": "Can features tell the kinds of defects apart? A linear probe.",
     "fit": "Learn a part from a few normal photos; threshold and all go into one file.",
     "predict": "Decide OK or NOT OK on photos by that file; boxes, overlays, maps.",
