@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.api import Method, Prediction, Support
+from fewshot_ad.api import FewShotError, Method, Prediction, Support
+from fewshot_ad.evaluation.identity import method_name
 from fewshot_ad.inspection.thresholds import Calibration, Source
 from fewshot_ad.parts.calibration import altered_copies
 
@@ -66,10 +67,24 @@ def calibrate_held_out(method: Method, images: Float[Tensor, "n 3 h w"]) -> Cali
 def predict_all(method: Method, images: Float[Tensor, "n 3 h w"]) -> Prediction:
     """Predictions of all images, a few at a time."""
     found = [method.predict(part) for part in images.split(AT_ONCE)] if len(images) else []
+    for each in found:
+        check_finite(each, method)
     return Prediction(
         torch.cat([each.image_score for each in found]) if found else torch.empty(0),
         torch.cat([each.anomaly_map for each in found]) if found else images[:, 0],
     )
+
+
+def check_finite(prediction: Prediction, method: Method) -> None:
+    """Refuse what is no number, before anything is decided by it.
+
+    Raises:
+        FewShotError: a score or a map is NaN or infinite.
+    """
+    if not (prediction.image_score.isfinite().all() and prediction.anomaly_map.isfinite().all()):
+        raise FewShotError(
+            f"{method_name(method)} gave NaN or infinite scores; check its weights and parameters"
+        )
 
 
 def _relit(

@@ -15,10 +15,16 @@ from torch import Tensor
 from fewshot_ad.api import FewShotError, Method, Support
 from fewshot_ad.evaluation.reading import batched, read_ahead
 from fewshot_ad.images import prepare, restore_map
-from fewshot_ad.inspection.calibrating import AT_ONCE, calibrate, calibrate_held_out
+from fewshot_ad.inspection.calibrating import (
+    AT_ONCE,
+    calibrate,
+    calibrate_held_out,
+    check_finite,
+)
 from fewshot_ad.inspection.choosing import choose_method, stacked
 from fewshot_ad.inspection.packing import Contents, pack, unpack
 from fewshot_ad.inspection.photos import (
+    Normal,
     Photo,
     Photos,
     Unreadable,
@@ -27,7 +33,6 @@ from fewshot_ad.inspection.photos import (
     list_photos,
     read_normals,
     read_photo,
-    square_of,
     warn_of_unlike_normals,
     without_copies,
 )
@@ -98,19 +103,17 @@ class Inspector:
         """
         rule = Rule(far, tail)
         chosen = choose_method(method, checkpoint, params)
-        given = read_normals(photos)
-        squares = [square_of(photo, chosen.preprocess) for photo in given]
-        kept = without_copies(given, squares)
-        given, squares = [given[each] for each in kept], [squares[each] for each in kept]
+        given = without_copies(read_normals(photos, chosen.preprocess))
         warn_of_unlike_normals(given)
+        squares = [normal.square for normal in given]
         support = Support(name, stacked(squares, chosen))
         calibration = calibrate(chosen, support, altered=tail, on_refit=on_refit)
         inspector = cls(
             name=name,
             method=chosen.fit(support),
-            normals=tuple(photo.name for photo in given),
+            normals=tuple(normal.name for normal in given),
             squares=squares,
-            views=tuple(dict.fromkeys(photo.view for photo in given)),
+            views=tuple(dict.fromkeys(normal.view for normal in given)),
             calibration=calibration,
             rule=rule,
         )
@@ -160,6 +163,7 @@ class Inspector:
             return []
         images = torch.stack([prepare(photo.pixels, self.method.preprocess) for photo in photos])
         found = self.method.predict(images)
+        check_finite(found, self.method)  # a score that is no number would pass any threshold
         pairs = zip(photos, found.image_score.tolist(), found.anomaly_map, strict=True)
         return [self._verdict(photo, score, one) for photo, score, one in pairs]
 
@@ -172,11 +176,12 @@ class Inspector:
         Raises:
             FewShotError: no photo, or no readable one.
         """
-        photos = read_normals(more_normals)
-        fitted = [Photo(*pair) for pair in zip(self.normals, self.squares, strict=True)]
-        squares = [*self.squares, *(square_of(each, self.method.preprocess) for each in photos)]
-        kept = without_copies([*fitted, *photos], squares)
-        fresh = [squares[index] for index in kept if index >= len(fitted)]
+        fitted = [
+            Normal(name, self.views[0], square)
+            for name, square in zip(self.normals, self.squares, strict=True)
+        ]
+        given = read_normals(more_normals, self.method.preprocess)
+        fresh = [one.square for one in without_copies([*fitted, *given]) if one in given]
         if not fresh:
             raise FewShotError(
                 "the threshold cannot be set anew from photos that were fitted on; give others"

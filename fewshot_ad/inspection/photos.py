@@ -47,6 +47,15 @@ class Photo:
         return View(width, height, self.is_grey)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Normal:
+    """What is kept of a normal photo: its pixels at the size of the method."""
+
+    name: str
+    view: View
+    square: UInt8[np.ndarray, "side side 3"]
+
+
 @dataclass(frozen=True, slots=True)
 class Unreadable:
     """A photo that cannot be judged, and why; nobody must take it for a good one."""
@@ -93,21 +102,25 @@ def read_or_reason(source: Source) -> Photo | Unreadable:
         return Unreadable(str(source), str(error))
 
 
-def read_normals(photos: Photos) -> list[Photo]:
-    """All photos at once; unreadable ones in a folder are named in a warning and left out.
+def read_normals(photos: Photos, preprocess: Preprocess) -> list[Normal]:
+    """All normals at the size of a method; no more than one is in memory at its own size.
+
+    Unreadable ones in a folder are named in a warning and left out.
 
     Raises:
         FewShotError: none is left, or one that was named itself cannot be read.
     """
     is_folder = isinstance(photos, str | Path) and Path(photos).is_dir()
-    found: list[Photo] = []
+    found: list[Normal] = []
     for number, source in enumerate(list_photos(photos)):
         try:
-            found.append(read_photo(source, number))
+            photo = read_photo(source, number)
         except FewShotError as error:
             if not is_folder:
                 raise
             warnings.warn(f"left out of the normals: {error}", stacklevel=3)
+        else:
+            found.append(Normal(photo.name, photo.view, square_of(photo, preprocess)))
     if not found:
         raise FewShotError("no normal photo was given; give one at least, better four or more")
     return found
@@ -120,20 +133,18 @@ def square_of(photo: Photo, preprocess: Preprocess) -> UInt8[np.ndarray, "side s
     return np.rint(colours * 255).astype(np.uint8)
 
 
-def without_copies(
-    photos: Sequence[Photo], squares: Sequence[UInt8[np.ndarray, "_ _ 3"]]
-) -> list[int]:
-    """Which photos to keep: a second copy would find its twin when it is left out, and score 0."""
-    first: dict[bytes, int] = {}
-    for index, square in enumerate(squares):
-        twin = first.setdefault(hashlib.sha256(square.tobytes()).digest(), index)
-        if twin != index:
+def without_copies(normals: Sequence[Normal]) -> list[Normal]:
+    """Each picture once: a second copy would find its twin when it is left out, and score 0."""
+    first: dict[bytes, Normal] = {}
+    for normal in normals:
+        twin = first.setdefault(hashlib.sha256(normal.square.tobytes()).digest(), normal)
+        if twin is not normal:
             warnings.warn(
-                f"{photos[index].name} shows the same pixels as {photos[twin].name}: the copy is "
-                "left out, for it would make the threshold too low",
-                stacklevel=4,
+                f"{normal.name} shows the same pixels as {twin.name}: the copy is left out, for it "
+                "would make the threshold too low",
+                stacklevel=3,
             )
-    return sorted(first.values())
+    return [*first.values()]
 
 
 class ViewGuard:
@@ -155,9 +166,9 @@ class ViewGuard:
         )
 
 
-def warn_of_unlike_normals(photos: Sequence[Photo]) -> None:
+def warn_of_unlike_normals(normals: Sequence[Normal]) -> None:
     """Say so when normals differ in size or kind: a camera that moves makes scores wide."""
-    views = list(dict.fromkeys(photo.view for photo in photos))
+    views = list(dict.fromkeys(normal.view for normal in normals))
     if len(views) > 1:
         listed = ", ".join(str(view) for view in views[:NAMED])
         warnings.warn(

@@ -166,6 +166,15 @@ def test_a_given_method_is_left_as_it_is():
     assert not hasattr(method, "mean_")
 
 
+def test_a_score_that_is_no_number_is_never_ok():
+    inspector = Inspector.from_normals(arrays(), MeanColour())
+    inspector.method.mean_ = torch.full_like(inspector.method.mean_, torch.nan)
+    with pytest.raises(FewShotError, match="NaN or infinite"):
+        inspector.predict(defect())
+    with pytest.raises(FewShotError, match="NaN or infinite"):
+        Inspector.from_normals(arrays(), MeanColour(gain=float("inf")))
+
+
 def test_a_defective_normal_is_named():
     photos = [*arrays(), defect()]
     with pytest.warns(UserWarning, match="array-6 stands out"):
