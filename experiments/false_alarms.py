@@ -12,12 +12,13 @@ import argparse
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from fewshot_ad import load_dataset
-from fewshot_ad.api import Dataset, Sample
+from fewshot_ad.api import Dataset, Preprocess, Sample
 from fewshot_ad.episodes import episodes
 from fewshot_ad.images import prepare
 from fewshot_ad.inspection import Inspector
@@ -63,7 +64,7 @@ def trials(
     dataset: Dataset,
     class_name: str,
     options: argparse.Namespace,
-    params: dict[str, str],
+    params: dict[str, Any],
 ) -> Iterator[Trial]:
     """All draws of one class."""
     draw = {"shots": SHOTS, "seeds": list(range(options.seeds)), "query_limit": options.limit}
@@ -134,12 +135,13 @@ def main() -> None:
     parser.add_argument("--method", default="residual_distance")
     parser.add_argument("--backbone", default="tiny")
     parser.add_argument("--weights-dir")
+    parser.add_argument("--size", type=int, default=224, help="side of the images, in pixels")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--limit", type=int, default=24, help="images of each kind to judge")
     parser.add_argument("--far", type=float, default=0.01)
     options = parser.parse_args()
     dataset = load_dataset(f"folder:{options.data}" if options.data else options.dataset)
-    params = {"backbone": options.backbone}
+    params = {"backbone": options.backbone, "preprocess": Preprocess(size=options.size)}
     if options.weights_dir:
         params["weights_dir"] = options.weights_dir
     found: list[Trial] = []

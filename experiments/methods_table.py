@@ -1,7 +1,8 @@
 """The tables of methods: tracks, published numbers with their source, ours, ours beside others'.
 
     python experiments/methods_table.py --drawn results/drawn --real results/real
-    python experiments/methods_table.py --short results/short --beside results/beside
+    python experiments/methods_table.py --short results/short --bottle results/bottle
+    python experiments/methods_table.py --beside results/beside
 
 takes our numbers from the rows of evaluations and keeps them in ``measured.json``; without options
 the pages are rewritten from that file and from ``published.yaml``. The commands of the evaluations
@@ -26,10 +27,12 @@ MEASURED, PUBLISHED = HERE / "measured.json", HERE / "published.yaml"
 BLOCKS = {
     "methods": HERE.parent / "README.md",
     "trained": HERE.parent / "README.md",
+    "bottle": HERE.parent / "docs" / "baselines.md",
     "beside": HERE.parent / "docs" / "baselines.md",
 }
 COLUMNS = ("method", "track", "published: MVTec AD, I / P", "drawn, I / P", "real, I / P")
 TRAINED_COLUMNS = ("method", "track", "4 shots, I / P", "16 shots, I / P", "fit s", "s per image")
+BOTTLE_COLUMNS = ("method", "track", "4 shots, I / P")
 BESIDE_COLUMNS = ("class", "ours", "I / P", "anomalib's", "I / P", "gap, I", "gap, P")
 BESIDE = {
     "patchcore": "Patchcore",
@@ -51,6 +54,7 @@ def main() -> None:
     parser.add_argument("--drawn", type=Path, help="folder of the rows on drawn classes")
     parser.add_argument("--real", type=Path, help="folder of the rows on real classes")
     parser.add_argument("--short", type=Path, help="folder of the rows of full_shot_short.yaml")
+    parser.add_argument("--bottle", type=Path, help="folder of the rows of full_shot_bottle.yaml")
     parser.add_argument("--beside", type=Path, help="folder of the rows of beside_anomalib.yaml")
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for name, folder in vars(parser.parse_args()).items():
@@ -84,6 +88,7 @@ TAKEN: dict[str, Callable[[Iterable[ResultRow]], dict[str, Any]]] = {
     "drawn": by_method,
     "real": by_method,
     "short": by_shots,
+    "bottle": by_method,
     "beside": by_class,
 }
 
@@ -122,6 +127,13 @@ def table(block: str) -> str:
             _trained_line(name, track, short)
             for track, name in cards
             if any(name in found for found in short.values())
+        ]
+    elif block == "bottle":
+        columns, bottle = BOTTLE_COLUMNS, measured.get("bottle", {})
+        lines = [
+            [f"`{name}`", track.replace("_", "-"), _pair(bottle[name][:2], 100)]
+            for track, name in cards
+            if name in bottle
         ]
     else:
         columns = BESIDE_COLUMNS
