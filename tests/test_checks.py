@@ -11,6 +11,7 @@ from torch.nn import functional
 from fewshot_ad import checks
 from fewshot_ad.api import FewShotError, KnownClasses, Method, Prediction, Preprocess, Support
 from fewshot_ad.checks import trial
+from fewshot_ad.methods import load_method
 
 SMALL = Preprocess(size=64)
 
@@ -255,3 +256,10 @@ def test_a_broken_promise_is_caught(
 
 def test_every_check_catches_something() -> None:
     assert {check for check, _ in BROKEN} == set(checks.CHECKS)
+
+
+def test_what_is_tried_may_keep_the_size_it_sees_images_at() -> None:
+    method = load_method("autoencoder")
+    assert trial.shrunk(method).params()["inner_size"] == trial.INNER_SIZE
+    assert trial.shrunk(method, inner_size=None).params()["inner_size"] == 64
+    assert "inner_size" not in trial.shrunk(load_method("patchcore")).params()

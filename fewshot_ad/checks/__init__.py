@@ -51,6 +51,8 @@ Check = Callable[[Make], None]
 EXEMPTIONS: dict[tuple[str, str], str] = {
     ("WinClip", "check_anomalies_score_higher"): "towers with random weights share no meaning of "
     "words and images; tests/methods/test_winclip.py places the prototypes instead",
+    ("AnoDDPM", "check_anomalies_score_higher"): "a few steps lead nothing back yet; "
+    "tests/methods/test_image_methods.py trains longer, on an obvious square",
     ("DRAEM", "check_anomalies_score_higher"): "a few steps mark nothing yet; "
     "tests/methods/test_image_methods.py trains longer, on an obvious square",
     ("UNetSegmenter", "check_anomalies_score_higher"): "a few steps mark nothing yet; "

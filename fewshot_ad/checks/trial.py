@@ -23,12 +23,20 @@ SHOTS = 4
 ANOMALOUS_SHOTS = 2
 N_TRAIN, N_TEST = 8, 6
 FEW = 2  # images where any will do
-SIZE, STEPS = 64, 6
+SIZE, INNER_SIZE, STEPS = 64, 32, 6
 
 
-def shrunk(method: Method) -> Method:
-    """The method with random small features, small images and few steps: quick, and no good."""
-    return method.variant(preprocess=Preprocess(size=SIZE), **_small(method))
+def shrunk(method: Method, inner_size: int | None = INNER_SIZE) -> Method:
+    """The method with random small features, small images and few steps: quick, and no good.
+
+    Args:
+        method: unfitted.
+        inner_size: of a method that sees images at a size of its own; None leaves it at that.
+    """
+    changes = _small(method)
+    if inner_size is not None and any(one.name == "inner_size" for one in fields(method)):
+        changes["inner_size"] = inner_size
+    return method.variant(preprocess=Preprocess(size=SIZE), **changes)
 
 
 def _small(method: Method) -> dict[str, Any]:
