@@ -9,6 +9,7 @@ from painted import SMALL, MeanColour, Painted, Trained
 from PIL import Image
 
 from fewshot_ad.api import FewShotError, Preprocess, Support
+from fewshot_ad.evaluation.known import known_images
 from fewshot_ad.images import prepare
 from fewshot_ad.inspection import Inspector
 from fewshot_ad.inspection.photos import Photo, square_of
@@ -246,6 +247,22 @@ def test_a_meta_trained_method_comes_from_its_checkpoint(tmp_path):
     trained.save(tmp_path / "t.json")
     inspector = Inspector.from_normals(arrays(), Trained(), checkpoint=tmp_path / "t.json")
     assert inspector.predict(defect())[0].is_anomalous
+
+
+def test_without_a_checkpoint_it_learns_from_the_drawn_classes_once(monkeypatch):
+    asked = []
+
+    def few(pairs):
+        asked.extend((dataset.name, len(classes)) for dataset, classes in pairs)
+        return known_images([(Painted(), ("rod",))])
+
+    monkeypatch.setattr("fewshot_ad.inspection.choosing.known_images", few)
+    monkeypatch.setattr(Trained, "runs", [])
+    for _ in range(2):
+        inspector = Inspector.from_normals(arrays(), "painted:Trained", steps=1)
+        assert inspector.predict(defect())[0].is_anomalous
+    assert asked == [("synthetic", 18)] * 2
+    assert Trained.runs == [0]
 
 
 def test_the_square_of_a_photo_loses_nothing():
