@@ -11,6 +11,7 @@ the same bits.
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -94,6 +95,8 @@ class RayCluster:
         import ray
 
         is_local = self._address == "local"
+        if self._address not in ("local", "auto"):
+            _check_reachable(self._address)
         settings: dict[str, Any] = {"address": self._address}
         if is_local:
             settings |= {"num_cpus": self._processors, "include_dashboard": False}
@@ -115,6 +118,24 @@ class RayCluster:
             yield
         finally:
             ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for many minutes.
+
+    Raises:
+        FewShotError: it is no HOST:PORT, or nobody listens there.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdecimal():
+        raise FewShotError(f"--address '{address}' is neither local, auto nor HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise FewShotError(
+            f"no Ray cluster at {address} ({error.strerror or error}); start one with "
+            "'ray start --head', or give --address local"
+        ) from error
 
 
 def _environment(is_local: bool) -> dict[str, str]:

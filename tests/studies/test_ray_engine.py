@@ -9,6 +9,7 @@ from studies.test_engines import job_of, run, values
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.studies import ray_engine
+from fewshot_ad.studies.engines import Queue
 from fewshot_ad.studies.ray_engine import RayCluster
 
 
@@ -63,9 +64,16 @@ def test_a_cluster_gives_the_rows_of_one_process_while_workers_are_killed(tmp_pa
     assert values(alone) == values(path)  # and nothing doubled
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_told_of(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("127.0.0.1:1", "no Ray cluster at 127.0.0.1:1"),
+        ("ray://127.0.0.1:1", "is neither local, auto nor HOST:PORT"),
+        ("nowhere", "is neither local, auto nor HOST:PORT"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_told_of(address: str, words: str) -> None:
     pytest.importorskip("ray")
-    engine = RayCluster("127.0.0.1:1", 1)
-    with pytest.raises(FewShotError, match="no Ray cluster at 127"):
-        run(tmp_path / "results.sqlite", [job_of("NearestEdges")], engine)
+    engine = RayCluster(address, 1)
+    with pytest.raises(FewShotError, match=words):
+        list(engine.run(Queue([])))
