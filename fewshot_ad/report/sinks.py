@@ -67,6 +67,10 @@ def to_mlflow(rows: Iterable[ResultRow], uri: str, experiment: str = "fewshot-ad
                 mlflow.log_metrics({_mlflow_name(key): v for key, v in run.metrics.items()})
                 mlflow.set_tag("rows", json.dumps(run.keys)[:_LONGEST])
             count += 1
+    except ImportError as error:  # the skinny package lacks what databases need
+        raise FewShotError(
+            f"MLflow at {uri} needs {error.name}; pip install 'fewshot-ad[mlflow]'"
+        ) from error
     except (OSError, mlflow.exceptions.MlflowException) as error:
         raise FewShotError(
             f"MLflow at {uri}: {' '.join(str(error).split())[:300]}; check the address"

@@ -37,6 +37,8 @@ class FakeMlflow:
         self.uri = uri
 
     def set_experiment(self, name):
+        if self.uri == "sqlite:///x.db":
+            raise ModuleNotFoundError("No module named 'alembic'", name="alembic")
         if self.uri == "http://nowhere":
             raise RuntimeError("no\nanswer")
 
@@ -73,6 +75,11 @@ def test_mlflow_is_told_of_every_run(fake):
 def test_an_answer_of_mlflow_is_one_line(fake):
     with pytest.raises(FewShotError, match="MLflow at http://nowhere: no answer; check"):
         to_mlflow(some_rows(), "http://nowhere")
+
+
+def test_a_part_that_is_not_installed_is_named(fake):
+    with pytest.raises(FewShotError, match=r"x\.db needs alembic; pip"):
+        to_mlflow(some_rows(), "sqlite:///x.db")
 
 
 @pytest.mark.parametrize(
