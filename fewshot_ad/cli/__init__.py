@@ -21,6 +21,7 @@ COMMANDS = {
     "compare": "Tell what changed between two runs, and whether it matters.",
     "rows": "What a store holds; its rows as lines of JSON, CSV or Parquet.",
     "influence": "Which support images matter, and were others better?",
+    "sizes": "How small can a defect be? Quartiles of its area, whole and in tiles.",
     "kinds": "Can features tell the kinds of defects apart? A linear probe.",
     "fit": "Learn a part from a few normal photos; threshold and all go into one file.",
     "predict": "Decide OK or NOT OK on photos by that file; boxes, overlays, maps.",
