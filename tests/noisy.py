@@ -1,4 +1,4 @@
-"""Known classes of noise, small and quick to learn from."""
+"""Images of noise, alone, over a shade, and as known classes: small and quick to learn from."""
 
 from collections.abc import Iterator
 

@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewshot_ad.api import FewShotError, NotFittedError, Preprocess, Support
+from fewshot_ad.api import FewShotError, Preprocess, Support
 from fewshot_ad.checks import check_method, shrunk
 from fewshot_ad.methods import dfr
 from fewshot_ad.methods.dfr import DFR, build_autoencoder
@@ -131,13 +131,6 @@ def test_one_position_has_components_but_no_batch_norm(images: Tensor) -> None:
     assert small().fit(dot).predict(dot.images).image_score.isfinite().all()
     with pytest.raises(FewShotError, match="one position in all, and a batch norm needs two"):
         small(solver="autoencoder").fit(dot)
-
-
-def test_a_second_solver_forgets_the_first(images: Tensor) -> None:
-    method = small(solver="autoencoder").fit(Support("noise", images[:1]))
-    with pytest.raises(NotFittedError):
-        method.variant(solver="pca").predict(images)
-    assert not {"scales_", "residual_"} & method.params().keys()
 
 
 def test_the_loss_is_the_mean_squared_error(

@@ -42,15 +42,6 @@ def test_training_brings_colours_and_codes_together() -> None:
     assert tight < 0.5 * loose
 
 
-def test_weights_of_the_adversary_count() -> None:
-    support = plate_support(2)
-    scores = [
-        small(adversarial_weight=weight).fit(support).predict(support.images).image_score
-        for weight in (0.0, 1.0)
-    ]
-    assert not torch.equal(*scores)
-
-
 def test_the_loss_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     judges = []
 
