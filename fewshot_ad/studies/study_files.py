@@ -1,6 +1,6 @@
 """Reads the file of a study; whatever is wrong in it is told with its line."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.studies.declared import Study
+from fewshot_ad.studies.declared import Published, Study
 
 Location = tuple[str | int, ...]
 
@@ -72,6 +72,16 @@ def parse_study(text: str, path: Path) -> StudyFile:
         return StudyFile(path, text, Study.model_validate(dict(values)), document)
     except ValidationError as error:
         raise FewShotError("; ".join(_complaints(path, document, error))) from error
+
+
+def published_numbers(texts: Iterable[str]) -> list[Published]:
+    """What some studies say of others' numbers, each once; ``store.load_studies`` has the texts.
+
+    Raises:
+        FewShotError: a text is no study of this version.
+    """
+    found = [each for text in texts for each in parse_study(text, Path("study")).study.published]
+    return [each for number, each in enumerate(found) if each not in found[:number]]
 
 
 def _complaints(path: Path, document: yaml.Node, error: ValidationError) -> Iterator[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.studies.declared import MethodEntry
-from fewshot_ad.studies.study_files import load_study, parse_study
+from fewshot_ad.studies.study_files import load_study, parse_study, published_numbers
 
 GOOD = """\
 title: Two methods
@@ -95,6 +95,16 @@ def test_published_numbers_are_percent_with_a_source(entry: str, words: str) -> 
     listed = f"published:\n  - {{method: padim, dataset: visa, {entry}}}\n"
     with pytest.raises(FewShotError, match=words):
         parse_study(GOOD + listed, Path("study.yaml"))
+
+
+def test_published_numbers_come_once_from_several_studies() -> None:
+    entry = "  - {method: padim, dataset: visa, shots: 4, aupro: 80, source: s}\n"
+    one, other = f"{GOOD}published:\n{entry}", f"{GOOD}published:\n{entry}{entry.replace('4', '2')}"
+    found = published_numbers([one, other, GOOD])
+    assert [(each.shots, each.metrics) for each in found] == [
+        (4, {"aupro": 80}),
+        (2, {"aupro": 80}),
+    ]
 
 
 @pytest.mark.parametrize(
