@@ -41,7 +41,10 @@ def compare_command(first: First, second: Second, as_json: AsJson = False) -> No
     for line in _summary(found, first, second):
         screen.say(line)
     if found.moved:
-        screen.show_tables([_differences(found), _movements(found)])
+        screen.show_tables([_differences(found)])
+        for note in sorted({pair.note for pair in _tested(found)}):
+            screen.say(f"* {note}")
+        screen.show_tables([_movements(found)])
 
 
 def _summary(found: Changes, first: Path, second: Path) -> Iterator[str]:
@@ -73,7 +76,7 @@ def _differences(found: Changes) -> Table:
     )
     for name in ("method", "metric"):
         table.add_column(name)
-    for name in ("difference", "95 %", "p"):
+    for name in ("difference", "95 %", "p, Holm"):
         table.add_column(name, justify="right")
     table.add_column("verdict", overflow="fold")
     for method, metrics in found.by_method.items():
@@ -89,8 +92,14 @@ def _cells(pair: Paired) -> tuple[str, str, str, str]:
     ends = EMPTY
     if found.low is not None and found.high is not None:
         ends = f"{100 * found.low:+.2f} to {100 * found.high:+.2f}"
-    p = EMPTY if pair.p is None else f"{pair.p:.2g}"
-    return f"{100 * found.mean:+.2f}", ends, p, pair.verdict
+    p = EMPTY if pair.p_adjusted is None else f"{pair.p_adjusted:.2g}"
+    return f"{100 * found.mean:+.2f}", ends, p, pair.starred
+
+
+def _tested(found: Changes) -> Iterator[Paired]:
+    """Comparisons with a note on how to read their p."""
+    for metrics in found.by_method.values():
+        yield from (pair for pair in metrics.values() if pair.p is not None and pair.note)
 
 
 def _movements(found: Changes) -> Table:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from fewshot_ad.evaluation.results import Cell, ResultRow, row_key, without_place
-from fewshot_ad.evaluation.statistics import SAME, Paired, paired
+from fewshot_ad.evaluation.statistics import SAME, Paired, paired, with_holm
 from fewshot_ad.evaluation.summary import METRICS, shots_of
 
 _TRIAL = ("method", "dataset", "target_class", "shots", "anomalous_shots", "seed", "manifest")
@@ -41,7 +41,8 @@ class Changes:
         pairs: cells that both have.
         only_first, only_second: cells without a counterpart.
         origins: names of what differs in how pairs were computed (code, device), with both values.
-        by_method: for every method and metric the difference over all pairs.
+        by_method: for every method and metric the difference over all pairs; p is corrected for
+            all of them.
     """
 
     pairs: tuple[Pair, ...]
@@ -116,8 +117,18 @@ def _changed(first: ResultRow, second: ResultRow) -> list[str]:
                 if before.get(name) != after.get(name)
             ]
         elif before != after:
-            found.append(f"{each.name}: {_text(before)} -> {_text(after)}")
+            found.append(_change(each.name, before, after))
     return found
+
+
+def _change(name: str, before: Any, after: Any) -> str:
+    if name in ("known_digest", "support_digest", "query_digest"):
+        return f"{name} differs"
+    if name == "known":
+        gone = [f"-{one}" for one in before if one not in after]
+        new = [f"+{one}" for one in after if one not in before]
+        return f"{name}: {_text(', '.join([*new, *gone]) or 'another order', 200)}"
+    return f"{name}: {_text(before)} -> {_text(after)}"
 
 
 def _text(value: Any, most: int = 40) -> str:
@@ -139,10 +150,12 @@ def _by_method(pairs: Sequence[Pair]) -> dict[str, dict[str, Paired]]:
     groups: defaultdict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.first.method].append(pair)
-    return {
-        method: {name: _difference(group, name) for name in METRICS}
-        for method, group in groups.items()
-    }
+    tests = [(method, name) for method in groups for name in METRICS]
+    tested = with_holm([_difference(groups[method], name) for method, name in tests])
+    found: defaultdict[str, dict[str, Paired]] = defaultdict(dict)
+    for (method, name), difference in zip(tests, tested, strict=True):
+        found[method][name] = difference
+    return dict(found)
 
 
 def _difference(pairs: Sequence[Pair], metric: str) -> Paired:

@@ -107,9 +107,19 @@ class Paired:
         """One phrase for people."""
         if self.p is None:
             return self.note
+        return f"{self._word} ({self.note})" if self.note else self._word
+
+    @property
+    def starred(self) -> str:
+        """The same with a star in place of the note, for tables that say it once below."""
+        if self.p is None:
+            return self.note
+        return self._word + ("*" if self.note else "")
+
+    @property
+    def _word(self) -> str:
         direction = "higher" if self.difference and self.difference.mean > 0 else "lower"
-        word = f"significantly {direction}" if self.is_significant else "no significant difference"
-        return f"{word} ({self.note})" if self.note else word
+        return f"significantly {direction}" if self.is_significant else "no significant difference"
 
 
 def paired(first: Scores, second: Scores, *, seed: int = 0) -> Paired:

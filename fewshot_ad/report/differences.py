@@ -1,7 +1,7 @@
 """Who is ahead in a league, by how much, and which differences are real."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -120,12 +120,6 @@ def _said(pair: Comparison) -> str:
     return f"{found} over all cells, p {sign}{pair.p.text} after Holm"
 
 
-def _short_verdict(pair: Paired) -> str:
-    if pair.p is None:
-        return pair.note
-    return replace(pair, note="").verdict + ("*" if pair.note else "")
-
-
 def _comparison(first: str, second: str, pair: Paired) -> Comparison:
     """The better one stands first; so the difference is of the first less the second."""
     found, p = pair.difference, pair.p_adjusted
@@ -140,6 +134,6 @@ def _comparison(first: str, second: str, pair: Paired) -> Comparison:
         interval=interval,
         p=Cell(EMPTY if p is None else "< 0.0001" if p < 1e-4 else f"{p:.2g}", p),
         units=f"{pair.wins} won, {pair.losses} lost of {pair.n} {many}",
-        verdict=_short_verdict(pair),
+        verdict=pair.starred,
         note=pair.note if pair.p is not None else "",
     )

@@ -57,6 +57,22 @@ def test_another_parameter_or_other_weights_make_another_cell_that_is_still_matc
     assert pair.moved == {"i_auroc": pytest.approx(-0.1)}
 
 
+def test_other_known_classes_are_named():
+    first = replace(ROW, known=("a/x", "a/y"), known_digest="1")
+    second = replace(ROW, known=("a/y", "a/z"), known_digest="2")
+    (pair,) = changes([first], [second]).pairs
+    assert pair.changed == ("known: +a/z, -a/x", "known_digest differs")
+
+
+def test_p_is_corrected_for_all_that_was_tested():
+    rows = some_rows(methods=2)
+    better = [replace(r, i_auroc=(r.i_auroc or 0) + 0.01, aupro=0.31) for r in rows]
+    found = changes(rows, better).by_method
+    tested = [pair for metrics in found.values() for pair in metrics.values() if pair.p is not None]
+    assert len(tested) == 4
+    assert {pair.p_adjusted for pair in tested} == {pytest.approx(4 * 2 / 2**7)}
+
+
 def test_nothing_is_guessed_where_several_fit():
     others = [replace(ROW, params={"k": k}) for k in (2, 3)]
     found = changes([ROW], others)
