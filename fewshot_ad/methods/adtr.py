@@ -27,7 +27,7 @@ from torch import Tensor
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.feature_rebuilding import FeatureRebuilder, RebuilderShape
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
+from fewshot_ad.parts.parameters import COUNT, check_parameters
 from fewshot_ad.parts.patches import join_coarsely
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -73,15 +73,7 @@ class ADTR(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            layers=COUNT,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, layers=COUNT)
         check_heads(self.width, self.heads)
 
     def fit(self, support: Support) -> "ADTR":

@@ -26,12 +26,7 @@ from fewshot_ad.api import Preprocess, Support, Track
 from fewshot_ad.parts.foreground import find_foreground, stands_free
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import image_score
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE_SHARE,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_parameters
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.residuals import shared_matcher
 from fewshot_ad.parts.rotations import rotated_copies
@@ -75,7 +70,6 @@ class AnomalyDINO(FeatureMethod):
             rotations=COUNT,
             mask_threshold=NOT_NEGATIVE,
             top_share=POSITIVE_SHARE,
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "AnomalyDINO":

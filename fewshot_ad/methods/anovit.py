@@ -29,7 +29,7 @@ from torch.nn import functional
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.colours import to_unit
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Between, check_parameters
+from fewshot_ad.parts.parameters import Between, check_parameters
 from fewshot_ad.parts.patches import join_coarsely
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
@@ -73,15 +73,7 @@ class AnoViT(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            inner_size=Between(LEAST_SIZE),
-            width=COUNT,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, inner_size=Between(LEAST_SIZE))
 
     def fit(self, support: Support) -> "AnoViT":
         """Train the decoder.

@@ -99,17 +99,11 @@ class BGAD(FeatureMethod):
             self,
             flow_blocks=COUNT,
             position_dims=MultipleOf(4),
-            steps=COUNT,
-            batch_size=COUNT,
-            vectors_per_step=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
             warm_up=SHARE,
             boundary_weight=NOT_NEGATIVE,
             boundary_quantile=Between(0, 0.99),
             margin=NOT_NEGATIVE,
             normalizer=POSITIVE,
-            blur=NOT_NEGATIVE,
         )
 
     @property

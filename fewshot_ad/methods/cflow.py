@@ -32,7 +32,7 @@ from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood, position_vec
 from fewshot_ad.parts.level_models import LikelihoodPeak
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import to_vectors, unlikelihood_map
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, MultipleOf, check_parameters
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, MultipleOf, check_parameters
 from fewshot_ad.parts.standardising import Standardiser
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -79,17 +79,7 @@ class CFLOW(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            flow_blocks=COUNT,
-            position_dims=MultipleOf(4),
-            noise=NOT_NEGATIVE,
-            steps=COUNT,
-            vectors_per_step=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, flow_blocks=COUNT, position_dims=MultipleOf(4), noise=NOT_NEGATIVE)
 
     def fit(self, support: Support) -> "CFLOW":
         """Train a flow for every level.

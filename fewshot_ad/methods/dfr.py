@@ -26,14 +26,7 @@ from torch.nn import functional
 from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    POSITIVE_SHARE,
-    Between,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import POSITIVE_SHARE, Between, check_parameters
 from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
@@ -82,14 +75,7 @@ class DFR(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            explained=POSITIVE_SHARE,
-            steps=COUNT,
-            vectors_per_step=Between(LEAST_BATCH),
-            learning_rate=POSITIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, explained=POSITIVE_SHARE, vectors_per_step=Between(LEAST_BATCH))
 
     @property
     def track(self) -> Track:  # pyright: ignore[reportIncompatibleVariableOverride]

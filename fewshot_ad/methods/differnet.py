@@ -31,13 +31,7 @@ from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood
 from fewshot_ad.parts.level_models import TINY
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import fuse
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Between,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, POSITIVE, Between, check_parameters
 from fewshot_ad.parts.rotations import rotate
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -104,15 +98,9 @@ class DifferNet(FeatureMethod):
         check_parameters(
             self,
             rotation=Between(0, 180),
-            support_views=COUNT,
             views=COUNT,
             flow_blocks=COUNT,
             clamping=POSITIVE,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
         )
         if not self.divisors or any(divisor not in COUNT for divisor in self.divisors):
             raise FewShotError(f"divisors are {self.divisors}: expected one or more, each {COUNT}")

@@ -39,15 +39,7 @@ from fewshot_ad.parts.cosine_rebuilding import (
 )
 from fewshot_ad.parts.cosines import Levels, cosine_distances
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    POSITIVE_SHARE,
-    SHARE,
-    Between,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import POSITIVE_SHARE, SHARE, Between, check_parameters
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -108,12 +100,7 @@ class Dinomaly(FeatureMethod):
             dropout=Between(0, 0.99),
             easy_share=SHARE,
             ramp=SHARE,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
             top_share=POSITIVE_SHARE,
-            blur=NOT_NEGATIVE,
         )
         check_heads(self.width, self.heads)
         check_blocks(self.blocks, self.levels)

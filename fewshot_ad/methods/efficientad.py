@@ -35,14 +35,7 @@ from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.calibration import altered_copies
 from fewshot_ad.parts.colours import from_unit, to_unit
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    POSITIVE_SHARE,
-    SHARE,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, POSITIVE_SHARE, SHARE, check_parameters
 from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.student_pairs import Pair, hardest, jittered
 from fewshot_ad.parts.students import support_views
@@ -108,17 +101,10 @@ class EfficientAD(FeatureMethod):
     def __post_init__(self) -> None:
         check_parameters(
             self,
-            width=COUNT,
             code=COUNT,
             hard_share=POSITIVE_SHARE,
             whole_share=SHARE,
-            support_views=COUNT,
             texture_views=COUNT,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "EfficientAD":

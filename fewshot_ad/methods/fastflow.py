@@ -78,17 +78,7 @@ class FastFlow(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            flow_blocks=COUNT,
-            hidden_ratio=POSITIVE,
-            noise=NOT_NEGATIVE,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, flow_blocks=COUNT, hidden_ratio=POSITIVE, noise=NOT_NEGATIVE)
 
     def fit(self, support: Support) -> "FastFlow":
         """Train the flows of all levels.

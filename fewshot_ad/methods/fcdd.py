@@ -30,13 +30,7 @@ from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.colours import from_unit, to_unit
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import image_score
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    POSITIVE_SHARE,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, POSITIVE, POSITIVE_SHARE, check_parameters
 from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.standardising import Standardiser
@@ -102,11 +96,6 @@ class FCDD(FeatureMethod):
             hidden=COUNT,
             sigma=POSITIVE,
             top_share=POSITIVE_SHARE,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "FCDD":

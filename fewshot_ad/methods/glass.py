@@ -110,11 +110,6 @@ class GLASS(FeatureMethod):
             noise=POSITIVE,
             ascent_steps=NOT_NEGATIVE,
             ascent_rate=NOT_NEGATIVE,
-            steps=COUNT,
-            vectors_per_step=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "GLASS":

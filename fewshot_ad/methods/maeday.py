@@ -33,7 +33,7 @@ from fewshot_ad.parts.mae import (
     random_noise,
 )
 from fewshot_ad.parts.maps import image_score, no_prediction
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, check_parameters
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, SHARE, check_parameters
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.training import step_generator
 
@@ -101,11 +101,8 @@ class MAEDAY(Method):
             self,
             masks=COUNT,
             mask_ratio=_Inside(0, 1),
-            blur=NOT_NEGATIVE,
             steps=NOT_NEGATIVE,
-            learning_rate=POSITIVE,
             momentum=SHARE,
-            weight_decay=NOT_NEGATIVE,
             batch=COUNT,
             smallest_crop=SHARE,
             rank=COUNT,

@@ -27,14 +27,7 @@ from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.flows import draw_rotation
 from fewshot_ad.parts.gaussian import Gaussians, fit_gaussians
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    SHARE,
-    Between,
-    Odd,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, SHARE, Between, Odd, check_parameters
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.support import check_support
 
@@ -75,7 +68,6 @@ class PaDiM(FeatureMethod):
             neighbourhood=Odd(),
             shrinkage=SHARE,
             ridge=Between(1e-9),
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "PaDiM":

@@ -30,7 +30,7 @@ from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.backbones import chosen_device
 from fewshot_ad.parts.map_methods import Judgement, MapMethod
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, check_parameters
 from fewshot_ad.parts.patch_encoder import (
     DIRECTIONS,
     SIDES,
@@ -85,17 +85,7 @@ class PatchSVDD(MapMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            dims=COUNT,
-            width=COUNT,
-            svdd_weight=NOT_NEGATIVE,
-            steps=COUNT,
-            batch_size=COUNT,
-            pairs_per_step=COUNT,
-            learning_rate=POSITIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, dims=COUNT, svdd_weight=NOT_NEGATIVE)
 
     def fit(self, support: Support) -> "PatchSVDD":
         """Learn the codes, and keep those of the support.

@@ -27,13 +27,7 @@ from fewshot_ad.api import FewShotError, Support, Track
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.memory_bank import greedy_coreset
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE_SHARE,
-    Odd,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, POSITIVE_SHARE, Odd, check_parameters
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.residuals import shared_matcher
 from fewshot_ad.parts.search import Engine, nearest
@@ -76,7 +70,6 @@ class PatchCore(FeatureMethod):
             coreset_ratio=POSITIVE_SHARE,
             coreset_above=COUNT,
             n_neighbors=COUNT,
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "PatchCore":

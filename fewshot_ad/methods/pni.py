@@ -29,14 +29,7 @@ from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.memory_bank import greedy_coreset
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    POSITIVE_SHARE,
-    Odd,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, POSITIVE, POSITIVE_SHARE, Odd, check_parameters
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of
@@ -116,9 +109,7 @@ class PNI(FeatureMethod):
             window=Odd(),
             coreset_ratio=POSITIVE_SHARE,
             coreset_above=COUNT,
-            learning_rate=POSITIVE,
             temperature=POSITIVE,
-            blur=NOT_NEGATIVE,
             **dict.fromkeys(counts, COUNT),
         )
 

@@ -34,14 +34,7 @@ from fewshot_ad.parts.feature_cache import FeatureCache, load_features
 from fewshot_ad.parts.flows import draw_rotation
 from fewshot_ad.parts.level_models import TINY
 from fewshot_ad.parts.map_methods import Judgement, MapMethod
-from fewshot_ad.parts.parameters import (
-    COUNT,
-    NOT_NEGATIVE,
-    POSITIVE,
-    Between,
-    Odd,
-    check_parameters,
-)
+from fewshot_ad.parts.parameters import COUNT, Between, Odd, check_parameters
 from fewshot_ad.parts.pyramid_couplings import ScaleFlow, Volume, compose, decompose
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -114,11 +107,7 @@ class PyramidFlow(MapMethod):
             scales=Between(2),
             flow_blocks=COUNT,
             kernel=Odd(),
-            steps=COUNT,
             pairs=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
         )
 
     def fit(self, support: Support) -> "PyramidFlow":

@@ -26,7 +26,7 @@ from torch import Tensor
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.cosines import Cosine, cosine_distances, cosine_loss
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
+from fewshot_ad.parts.parameters import check_parameters
 from fewshot_ad.parts.students import Decoder, start_from_means, support_views
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -70,15 +70,7 @@ class RD4AD(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            width=COUNT,
-            support_views=COUNT,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self)
 
     def fit(self, support: Support) -> "RD4AD":
         """Train the bottleneck and the decoder.

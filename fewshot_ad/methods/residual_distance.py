@@ -21,7 +21,7 @@ from torch import Tensor
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Odd, check_parameters
+from fewshot_ad.parts.parameters import COUNT, Odd, check_parameters
 from fewshot_ad.parts.residual_stage import ResidualStage
 from fewshot_ad.parts.support import check_support
 
@@ -44,7 +44,7 @@ class ResidualDistance(FeatureMethod):
     support_: list[Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_parameters(self, neighbourhood=Odd(), channels=COUNT, blur=NOT_NEGATIVE)
+        check_parameters(self, neighbourhood=Odd(), channels=COUNT)
 
     def fit(self, support: Support) -> "ResidualDistance":
         """Remember the features of the support."""

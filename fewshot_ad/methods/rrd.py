@@ -32,7 +32,7 @@ from fewshot_ad.parts.backbones import Backbone
 from fewshot_ad.parts.cosines import Cosine, cosine_distances, cosine_loss, whole_map_distances
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.noise import simplex_noise
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, check_parameters
+from fewshot_ad.parts.parameters import NOT_NEGATIVE, check_parameters
 from fewshot_ad.parts.seeding import seeded_weights
 from fewshot_ad.parts.students import Decoder, conv_layer, start_from_means, support_views
 from fewshot_ad.parts.support import check_support
@@ -120,17 +120,7 @@ class RRD(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            width=COUNT,
-            projection_weight=NOT_NEGATIVE,
-            noise=NOT_NEGATIVE,
-            support_views=COUNT,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, projection_weight=NOT_NEGATIVE, noise=NOT_NEGATIVE)
 
     def fit(self, support: Support) -> "RRD":
         """Train projections, bottleneck and decoder.

@@ -26,7 +26,7 @@ from torch import Tensor
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Odd, check_parameters
+from fewshot_ad.parts.parameters import COUNT, POSITIVE, Odd, check_parameters
 from fewshot_ad.parts.patch_discriminator import PatchDiscriminator
 from fewshot_ad.parts.patches import extract_patches
 from fewshot_ad.parts.standardising import Standardiser
@@ -71,18 +71,7 @@ class SimpleNet(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            neighbourhood=Odd(),
-            hidden=COUNT,
-            noise=POSITIVE,
-            margin=POSITIVE,
-            steps=COUNT,
-            vectors_per_step=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, neighbourhood=Odd(), hidden=COUNT, noise=POSITIVE, margin=POSITIVE)
 
     def fit(self, support: Support) -> "SimpleNet":
         """Learn to tell the patches of the support from noisy ones.

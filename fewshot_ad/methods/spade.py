@@ -24,7 +24,7 @@ from torch import Tensor
 
 from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, check_parameters
+from fewshot_ad.parts.parameters import COUNT, check_parameters
 from fewshot_ad.parts.residuals import shared_matcher
 from fewshot_ad.parts.search import nearest
 from fewshot_ad.parts.support import check_support
@@ -53,7 +53,7 @@ class SPADE(FeatureMethod):
     gallery_: Float[Tensor, "n c"] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_parameters(self, n_neighbors=COUNT, blur=NOT_NEGATIVE)
+        check_parameters(self, n_neighbors=COUNT)
 
     def fit(self, support: Support) -> "SPADE":
         """Remember the features of the support."""

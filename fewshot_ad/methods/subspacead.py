@@ -27,7 +27,7 @@ from torch import Tensor
 from fewshot_ad.api import FewShotError, Preprocess, Support, Track
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import image_score, to_vectors
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE_SHARE, check_parameters
+from fewshot_ad.parts.parameters import COUNT, POSITIVE_SHARE, check_parameters
 from fewshot_ad.parts.patches import join_levels
 from fewshot_ad.parts.rotations import rotated_copies
 from fewshot_ad.parts.subspace import Subspace, fit_subspace
@@ -65,13 +65,7 @@ class SubspaceAD(FeatureMethod):
     subspace_: Subspace | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            rotations=COUNT,
-            explained=POSITIVE_SHARE,
-            top_share=POSITIVE_SHARE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, rotations=COUNT, explained=POSITIVE_SHARE, top_share=POSITIVE_SHARE)
 
     def fit(self, support: Support) -> "SubspaceAD":
         """Find the mean and the components of the patches of the turned support."""

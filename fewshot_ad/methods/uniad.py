@@ -29,7 +29,7 @@ from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.feature_rebuilding import FeatureRebuilder, RebuilderShape
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import upsample_maps
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, Odd, check_parameters
+from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, Odd, check_parameters
 from fewshot_ad.parts.patches import join_coarsely
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
@@ -81,17 +81,7 @@ class UniAD(FeatureMethod):
     }
 
     def __post_init__(self) -> None:
-        check_parameters(
-            self,
-            layers=COUNT,
-            masked=Odd(),
-            jitter=NOT_NEGATIVE,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
-            blur=NOT_NEGATIVE,
-        )
+        check_parameters(self, layers=COUNT, masked=Odd(), jitter=NOT_NEGATIVE)
         check_heads(self.width, self.heads)
 
     def fit(self, support: Support) -> "UniAD":

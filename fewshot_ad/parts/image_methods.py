@@ -13,7 +13,7 @@ from fewshot_ad.parts.backbones import chosen_device
 from fewshot_ad.parts.colours import to_unit
 from fewshot_ad.parts.map_methods import MapMethod
 from fewshot_ad.parts.moving import moved
-from fewshot_ad.parts.parameters import COUNT, NOT_NEGATIVE, POSITIVE, SHARE, Between
+from fewshot_ad.parts.parameters import SHARE, Between
 from fewshot_ad.parts.support import check_support
 from fewshot_ad.parts.support_training import budget_of, train_on_support
 
@@ -50,15 +50,10 @@ class ImageMethod(MapMethod):
 
     ALLOWED: ClassVar = {
         "inner_size": Between(LEAST_SIZE),
-        "width": COUNT,
-        "steps": COUNT,
-        "batch_size": COUNT,
-        "learning_rate": POSITIVE,
         "shift": SHARE,
         "turn": Between(0, 180),
-        "blur": NOT_NEGATIVE,
     }
-    """What the fields above may hold."""
+    """What the fields above may hold, where it is not the usual."""
 
     def colours(self, images: Float[Tensor, "b 3 h w"]) -> Colours:
         """Images as the method sees them, where it runs."""

@@ -1,6 +1,6 @@
 """Hyper-parameters are checked when a method is made, so that no run fails late."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import fields
 from math import inf
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -63,11 +63,26 @@ COUNT, SHARE, NOT_NEGATIVE = Between(1), Between(0, 1), Between(0)
 POSITIVE, POSITIVE_SHARE = Above(0), Above(0, 1)
 
 
+USUAL: Mapping[str, Container[float]] = {
+    "batch_size": COUNT,
+    "blur": NOT_NEGATIVE,
+    "learning_rate": POSITIVE,
+    "pairs_per_step": COUNT,
+    "steps": COUNT,
+    "support_views": COUNT,
+    "vectors_per_step": COUNT,
+    "weight_decay": NOT_NEGATIVE,
+    "width": COUNT,
+}
+"""What fields of these names may hold wherever nothing else is said."""
+
+
 def check_parameters(owner: Any, **allowed: Container[float]) -> None:
     """Refuse values that are not allowed, and choices that are none.
 
     Args:
-        owner: a dataclass; every field that is a ``Literal`` must hold one of its choices.
+        owner: a dataclass; every field that is a ``Literal`` must hold one of its choices, and
+            those of usual names what is usual.
         allowed: what other fields may hold. None passes: where it is allowed it means something.
 
     Raises:
@@ -77,7 +92,9 @@ def check_parameters(owner: Any, **allowed: Container[float]) -> None:
         value, choices = getattr(owner, one.name), get_args(one.type)
         if get_origin(one.type) is Literal and value not in choices:
             raise unknown_name(f"choice of {one.name}", str(value), choices)
-    for name, values in allowed.items():
+    own = {one.name for one in fields(owner)}
+    usual = {name: values for name, values in USUAL.items() if name in own}
+    for name, values in (usual | allowed).items():
         value = getattr(owner, name)
         if value is not None and value not in values:
             raise FewShotError(f"{name} is {value}: expected {values}")

@@ -38,7 +38,6 @@ from fewshot_ad.parts.official import load_weights
 from fewshot_ad.parts.parameters import (
     COUNT,
     NOT_NEGATIVE,
-    POSITIVE,
     SHARE,
     Between,
     MultipleOf,
@@ -120,10 +119,6 @@ class ResidualLearner(BackboneMethod, MetaTrained):
             channels=Between(2),  # a coupling block splits them in two
             known_shots=COUNT,
             known_supports=COUNT,
-            steps=COUNT,
-            batch_size=COUNT,
-            learning_rate=POSITIVE,
-            weight_decay=NOT_NEGATIVE,
             held_out=SHARE,
             learned_share=SHARE,
             flow_blocks=NOT_NEGATIVE,
@@ -131,8 +126,6 @@ class ResidualLearner(BackboneMethod, MetaTrained):
             noise=NOT_NEGATIVE,
             boundary_quantile=Between(0, 0.99),
             warm_up=SHARE,
-            vectors_per_step=COUNT,
-            blur=NOT_NEGATIVE,
         )
 
     @abstractmethod

@@ -24,6 +24,7 @@ class Settings:
     share: Any = None
     side: Any = 1
     dims: Any = 0
+    learning_rate: Any = 1e-3
 
 
 def check(**changes: Any) -> None:
@@ -53,6 +54,12 @@ def test_the_rest_is_named(wrong: dict[str, Any], line: str) -> None:
     with pytest.raises(FewShotError) as caught:
         check(**wrong)
     assert str(caught.value) == line
+
+
+def test_fields_of_usual_names_are_checked_unless_something_else_is_said() -> None:
+    with pytest.raises(FewShotError, match="learning_rate is 0: expected more than 0"):
+        check(learning_rate=0)
+    check_parameters(Settings(learning_rate=0), learning_rate=SHARE)
 
 
 def test_multiples_begin_at_the_least() -> None:
