@@ -117,7 +117,8 @@ def _said(pair: Comparison) -> str:
         return pair.verdict
     sign = "" if pair.p.text.startswith("<") else "= "
     found = "a significant difference" if pair.verdict.startswith("sig") else "not significant"
-    return f"{found} over all cells, p {sign}{pair.p.text} after Holm"
+    note = f"; {pair.note}" if pair.note else ""
+    return f"{found} over all cells, p {sign}{pair.p.text} after Holm{note}"
 
 
 def _comparison(first: str, second: str, pair: Paired) -> Comparison:
