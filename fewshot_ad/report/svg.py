@@ -175,7 +175,7 @@ def named_axis(title: str, names: Sequence[str]) -> Axis:
 
 def seconds_axis(title: str, values: Sequence[float]) -> Axis:
     """Decades of seconds."""
-    positive = [value for value in values if value > 0] or [1.0]
+    positive = [max(value, 1e-6) for value in values if value > 0] or [1.0]
     first = math.floor(math.log10(min(positive)))
     last = max(math.ceil(math.log10(max(positive))), first + 1)
     ticks = tuple((10.0**n, _seconds(10.0**n)) for n in range(first, last + 1))
