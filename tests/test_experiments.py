@@ -49,3 +49,17 @@ def test_the_tables_on_the_pages_are_those_that_their_script_writes() -> None:
         text = page.read_text()
         assert module.with_table(text, block, module.table(block)) == text
     assert all(f"`{name}`" in module.table("methods") for name in list_methods())
+
+
+def test_the_cost_of_a_study_is_work_shared_and_never_less_than_one_chain() -> None:
+    module = script("scale")
+    found = module.cost(2.0, 3600.0, {"a": [10, 30], "b": [20]})
+    assert found.cells == 3 * 1 * 10
+    assert sorted(found.jobs) == [200.0, 400.0, 600.0]  # 10 cells of each image
+    assert found.hours(1) == pytest.approx((1200 + 2 * 3600) / 3600)
+    assert found.hours(64) == pytest.approx((600 + 3600) / 3600)
+    plain = module.cost(2.0, None, {"a": [10, 30], "b": [20]})
+    assert plain.hours(1) == pytest.approx(1200 / 3600)
+    counted = module.counted_datasets()
+    assert sum(counted["visa"]) == 2162
+    assert len(counted["mvtec_3d"]) == 10
