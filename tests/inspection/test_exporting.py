@@ -43,13 +43,8 @@ def test_the_path_is_the_method(method):
     torch.testing.assert_close(anomaly_map, wanted.anomaly_map, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "residual_distance",
-        *(pytest.param(m, marks=pytest.mark.slow) for m in ("padim", "patchcore")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("method", MADE)
 def test_onnxruntime_judges_new_photos_as_the_inspector_does(method, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="the extra [export] is not installed")
     onnx = pytest.importorskip("onnx")
