@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any
@@ -52,7 +52,7 @@ class RayCluster:
         """See ``Engine.run``."""
         import ray
 
-        with self._connected():
+        with redirect_stdout(sys.stderr), self._connected():  # Ray tells of lost workers on stdout
             launch = self._launcher()
             running: dict[Any, Job] = {}
             while True:
