@@ -1,6 +1,6 @@
 """The overlap of regions: ground truth prepared once per class, and AUPRO, the area under it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -37,7 +37,7 @@ class PreparedTruth:
         return sum(height * width for height, width in filter(None, self.shapes))
 
 
-def prepare_truth(masks: Sequence[Bool[np.ndarray, "_ _"] | None]) -> PreparedTruth:
+def prepare_truth(masks: Iterable[Bool[np.ndarray, "_ _"] | None]) -> PreparedTruth:
     """Find the regions of every mask; sizes may differ, None stands for a missing mask."""
     shapes: list[tuple[int, int] | None] = []
     positives, region_share = [np.zeros(0, np.int64)], [np.zeros(0)]

@@ -223,8 +223,13 @@ def _check_prediction(
 
 
 def _check_finite(method: Method, prediction: Prediction, samples: tuple[Sample, ...]) -> None:
-    fine = prediction.image_score.isfinite() & prediction.anomaly_map.isfinite().all(dim=(1, 2))
-    bad = [sample.path for sample, is_fine in zip(samples, fine, strict=True) if not is_fine]
+    # Map by map: what torch makes to look at all of them at once is larger than they are.
+    judged = zip(samples, prediction.image_score, prediction.anomaly_map, strict=True)
+    bad = [
+        sample.path
+        for sample, score, one in judged
+        if not (score.isfinite() and one.isfinite().all())
+    ]
     if bad:
         raise FewShotError(
             f"{method_name(method)} gave NaN or infinite scores for {len(bad)} of {len(samples)} "

@@ -99,8 +99,14 @@ class Query:
     @cached_property
     def _truth_and_sizes(self) -> tuple[PreparedTruth, Sequence[tuple[int, int] | None]]:
         """The truth, and the native (height, width) of every image that has one."""
-        masks, sizes = zip(*read_ahead(self.samples, self._mask_and_size), strict=True)
-        return prepare_truth(masks), sizes
+        sizes: list[tuple[int, int] | None] = []
+
+        def masks() -> Iterator[Bool[np.ndarray, "_ _"] | None]:
+            for mask, size in read_ahead(self.samples, self._mask_and_size):
+                sizes.append(size)
+                yield mask
+
+        return prepare_truth(masks()), sizes
 
     def _mask_and_size(
         self, sample: Sample
