@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,11 +12,15 @@ from fewshot_ad.api import FewShotError
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.report.latex import latex
 from fewshot_ad.report.page import Material, html_page
+from fewshot_ad.report.published import Published
 from fewshot_ad.report.sinks import to_mlflow, to_tensorboard
 from fewshot_ad.report.table import markdown, to_csv
 from fewshot_ad.report.writing import write_text
 from fewshot_ad.studies.kept_evidence import evidence_reader
 from fewshot_ad.studies.store import load_failures, load_rows, load_studies
+from fewshot_ad.studies.study_files import published_numbers
+
+_NAMED = {each.name for each in fields(Published)} - {"metrics"}
 
 app = typer.Typer()
 Store = Annotated[
@@ -77,6 +82,7 @@ def report_command(
 
 def _page(store: Sequence[Path], rows: Sequence[ResultRow], metric: str, title: str) -> str:
     failures = [failure for path in store for failure in load_failures(path)]
+    studies = [text for path in store for text in load_studies(path)]
     with _evidence(store) as evidence:
         return html_page(
             Material(
@@ -88,9 +94,26 @@ def _page(store: Sequence[Path], rows: Sequence[ResultRow], metric: str, title: 
                     (str(failure).removesuffix(f": {failure.reason}"), failure.reason)
                     for failure in failures
                 ],
-                studies=[text for path in store for text in load_studies(path)],
+                studies=studies,
+                published=_published(studies),
             )
         )
+
+
+def _published(studies: Sequence[str]) -> list[Published]:
+    """The numbers of others that the studies name; those of another version are left out."""
+    found: list[Published] = []
+    for text in studies:
+        try:
+            named = published_numbers([text])
+        except FewShotError as error:
+            typer.echo(f"published numbers are left out: {error}", err=True)
+            continue
+        numbers = [
+            Published(**one.model_dump(include=_NAMED), metrics=one.metrics) for one in named
+        ]
+        found += [one for one in numbers if one not in found]
+    return found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from fewshot_ad.evaluation.curves import Curve
 from fewshot_ad.evaluation.results import ResultRow, row_key
 from fewshot_ad.report.entrants import Entrant, League, target
 from fewshot_ad.report.gallery import MOST_ENTRANTS, Judged, readable
+from fewshot_ad.report.published import Published
 from fewshot_ad.report.row_list import RowList
 from fewshot_ad.report.standings import by_mean
 
@@ -23,6 +24,7 @@ class Material:
         evidence: what was kept with a row, by its key; None where nothing was.
         failures: cells that failed, each with the reason.
         studies: the files that the rows were asked for by.
+        published: numbers of others to stand beside ours.
     """
 
     rows: Sequence[ResultRow]
@@ -31,6 +33,7 @@ class Material:
     evidence: Callable[[str], bytes | None] = lambda _: None
     failures: Sequence[tuple[str, str]] = ()
     studies: Sequence[str] = ()
+    published: Sequence[Published] = ()
 
 
 @dataclass

@@ -18,6 +18,7 @@ from fewshot_ad.report.entrants import League, leagues, target
 from fewshot_ad.report.gallery import gallery
 from fewshot_ad.report.labels import METRIC_NAMES
 from fewshot_ad.report.material import Kept, Material, kept_for
+from fewshot_ad.report.published import beside, metrics_of
 from fewshot_ad.report.row_list import RowList
 from fewshot_ad.report.transfer import transfers
 
@@ -52,6 +53,8 @@ def html_page(material: Material) -> str:
         metric_names=[METRIC_NAMES[name] for name in METRICS],
         leagues=chapters,
         transfers=transfers(material.rows, material.metric),
+        published=beside(material.published, material.rows),
+        published_names=[METRIC_NAMES[name] for name in metrics_of(material.published)],
         gallery=gallery(kept.judged),
         holes=_holes(found, kept, material),
         protocol=origins.PROTOCOL,

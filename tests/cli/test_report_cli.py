@@ -54,6 +54,22 @@ def test_a_page_of_a_store_has_its_pictures_failures_and_study(cli, store, tmp_p
     assert [*tmp_path.iterdir()] == [out]
 
 
+def test_published_numbers_of_a_study_stand_beside_ours(cli, store, tmp_path):
+    path, out = tmp_path / "results.sqlite", tmp_path / "page.html"
+    path.write_bytes(store.read_bytes())
+    with Store(path) as kept:
+        kept.note_study(
+            "{title: t, methods: [padim], targets: [{dataset: painted}], shots: [4], published: "
+            "[{method: padim, dataset: painted, shots: 4, i_auroc: 87.6, source: their table}]}"
+        )
+    done = cli("report", path, "--out", out)
+    assert done.exit_code == 0
+    assert "published numbers are left out" in done.stderr  # of the study that is none
+    html = out.read_text()
+    assert "87.6" in html
+    assert "their table" in html
+
+
 def test_a_folder_and_several_stores_are_joined(cli, lines, store, tmp_path):
     out = tmp_path / "page.html"
     assert cli("report", lines.parent, store, "--out", out).exit_code == 0
