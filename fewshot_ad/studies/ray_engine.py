@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -50,7 +51,7 @@ class RayCluster:
 
     def run(self, queue: Queue) -> Generator[tuple[Job, Answer]]:
         """See ``Engine.run``."""
-        import ray
+        ray = _ray()
 
         with redirect_stdout(sys.stderr), self._connected():  # Ray tells of lost workers on stdout
             launch = self._launcher()
@@ -69,7 +70,7 @@ class RayCluster:
 
     def _launcher(self) -> Callable[[Job], Any]:
         """What starts a task; it asks for no more memory than the largest node has."""
-        import ray
+        ray = _ray()
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         largest = int(max(node.get("memory", 0) for node in nodes))
@@ -92,7 +93,7 @@ class RayCluster:
 
     @contextmanager
     def _connected(self) -> Generator[None]:
-        import ray
+        ray = _ray()
 
         is_local = self._address == "local"
         if self._address not in ("local", "auto"):
@@ -138,6 +139,11 @@ def _check_reachable(address: str) -> None:
         ) from error
 
 
+def _ray() -> Any:
+    """An optional library, loaded when it is needed."""
+    return import_module("ray")
+
+
 def _environment(is_local: bool) -> dict[str, str]:
     """What workers must find in their environment; bits hang on the number of threads."""
     handed_on = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
@@ -147,14 +153,13 @@ def _environment(is_local: bool) -> dict[str, str]:
 
 def _next(stream: Any) -> Answer:
     """The next answer of a task; ``Ended`` with the reason where its worker is gone."""
-    import ray
-    from ray.exceptions import RayError
+    ray = _ray()
 
     try:
         answer: Any = ray.get(next(stream))
         return answer
     except StopIteration:
         return Ended("its stream ended early")
-    except RayError as error:
+    except ray.exceptions.RayError as error:
         first = str(error).strip().partition("\n")[0]
         return Ended(f"its worker was lost ({type(error).__name__}: {first})")
