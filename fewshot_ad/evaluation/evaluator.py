@@ -22,6 +22,7 @@ from fewshot_ad.evaluation.leaks import (
     seen_by,
     warn_of_repeats,
 )
+from fewshot_ad.evaluation.map_room import room_for_maps
 from fewshot_ad.evaluation.metrics import Metrics, image_metrics, pixel_metrics
 from fewshot_ad.evaluation.provenance import provenance
 from fewshot_ad.evaluation.queries import Query
@@ -192,7 +193,7 @@ def _predict(
     """All predictions on the CPU, and the seconds spent in ``predict``."""
     n = len(query.samples)
     side = method.preprocess.size
-    scores, maps = torch.empty(n), torch.empty(n, side, side)
+    scores, maps = torch.empty(n), room_for_maps(n, side)
     seconds, start = 0.0, 0
     for images in query.batches(n if method.track == "batched" else batch_size):
         began = _now()

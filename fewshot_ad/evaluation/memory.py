@@ -5,9 +5,10 @@ from collections.abc import Iterable, Sequence
 
 from fewshot_ad.api import Episode, Method
 from fewshot_ad.evaluation.evaluator import EXACT_PIXELS
+from fewshot_ad.evaluation.map_room import IN_MEMORY
 from fewshot_ad.evaluation.queries import KEPT_BYTES
 from fewshot_ad.images import EvalSize
-from fewshot_ad.parts.feature_cache import MISSES_AT_ONCE
+from fewshot_ad.parts.feature_cache import MADE_BYTES, MISSES_AT_ONCE
 from fewshot_ad.parts.map_methods import BackboneMethod
 
 FLOAT = 4
@@ -26,9 +27,9 @@ def memory_needed(
 
     ========  ====================================================================================
     images    the query, kept between episodes where it is small enough, and the largest support
-    features  of all images that are shown or judged, as far as the cache keeps them
+    features  of all images that are shown or judged, as far as the cache keeps them, and patches
     bank      the largest support's features, in all the forms in which a method may hold them
-    maps      one per query image, and what the pixel metrics sort
+    maps      one per query image, unless they are kept in a file, and what the pixel metrics sort
     scores    of a batched method, which lets every image judge every other
     work      the weights, one forward pass and the blocks of a search
     ========  ====================================================================================
@@ -45,7 +46,8 @@ def memory_needed(
     kept = queries * image
     needed = {
         "images": (kept if kept <= KEPT_BYTES else 0) + (shots + MISSES_AT_ONCE) * image,
-        "maps": queries * side**2 * FLOAT + min(pixels, EXACT_PIXELS) * BYTES_PER_PIXEL,
+        "maps": min(queries * side**2 * FLOAT, IN_MEMORY)
+        + min(pixels, EXACT_PIXELS) * BYTES_PER_PIXEL,
         "work": SEARCH,
     }
     if isinstance(method, BackboneMethod):
@@ -81,7 +83,8 @@ def _of_features(
     shown = {sample for each in trials for sample in (*each.support, *each.query)}
     finest = FLOAT * max(grids) * sum(backbone.channels)  # of an image, as patches
     needed = {
-        "features": min(len(shown) * size, method.features.max_bytes),
+        "features": min(len(shown) * size, method.features.max_bytes)
+        + min(len(shown) * finest, MADE_BYTES),
         "bank": BANKS * shots * max(size, finest),
         "work": work + FLOAT * backbone.parameters + ACTIVATIONS * MISSES_AT_ONCE * size,
     }
