@@ -18,9 +18,10 @@ from typing import Any
 
 import yaml
 
-from fewshot_ad.evaluation.results import ResultRow, load
+from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.evaluation.summary import TableRow, summarise
 from fewshot_ad.methods import list_methods, load_method
+from fewshot_ad.studies.store import load_rows
 
 HERE = Path(__file__).parent
 MEASURED, PUBLISHED = HERE / "measured.json", HERE / "published.yaml"
@@ -59,7 +60,7 @@ def main() -> None:
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for name, folder in vars(parser.parse_args()).items():
         if folder is not None:
-            measured.setdefault(name, {}).update(TAKEN[name](load(folder / "results.jsonl")))
+            measured.setdefault(name, {}).update(TAKEN[name](load_rows(folder)))
     MEASURED.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
     for name, page in BLOCKS.items():
         page.write_text(with_table(page.read_text(), name, table(name)))
