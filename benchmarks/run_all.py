@@ -55,6 +55,8 @@ PEERS = {
     "anomalib": [
         "peers.py --query-limit 20",
         "peers.py --methods patchcore --shots 1 2 4 8 16 --seeds 5 --query-limit 20",
+        "peers.py --methods patchcore --shots 1 2 4 8 16 --seeds 5 --query-limit 8 "
+        "--backbone random:wide_resnet50_2",
         f"peers.py {RESNET18} --target-class bottle --query-limit 20",
     ],
 }
