@@ -10,12 +10,12 @@ import typer
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.evaluation.results import ResultRow
+from fewshot_ad.evaluation.writing import write_whole
 from fewshot_ad.report.latex import latex
 from fewshot_ad.report.page import Material, html_page
 from fewshot_ad.report.published import Published
 from fewshot_ad.report.sinks import to_mlflow, to_tensorboard
 from fewshot_ad.report.table import markdown, to_csv
-from fewshot_ad.report.writing import write_text
 from fewshot_ad.studies.kept_evidence import evidence_reader
 from fewshot_ad.studies.store import load_failures, load_rows, load_studies
 from fewshot_ad.studies.study_files import published_numbers
@@ -72,7 +72,7 @@ def report_command(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        write_text(out, text)
+        write_whole(out, text.encode())
         typer.echo(f"{out}: {len(rows)} rows, {len(text.encode()) / 1e6:.1f} MB", err=True)
     if mlflow is not None:
         typer.echo(f"{to_mlflow(rows, mlflow)} runs logged to {mlflow}", err=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.inspection.writing import write_whole
+from fewshot_ad.evaluation.writing import write_whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -22,9 +22,9 @@ from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Method
 from fewshot_ad.evaluation.identity import method_name
+from fewshot_ad.evaluation.writing import errors_in_one_line
 from fewshot_ad.inspection.choosing import stacked
 from fewshot_ad.inspection.inspector import Inspector
-from fewshot_ad.inspection.writing import errors_in_one_line
 from fewshot_ad.methods.padim import PaDiM
 from fewshot_ad.methods.patchcore import PatchCore
 from fewshot_ad.methods.residual_distance import ResidualDistance

@@ -21,11 +21,11 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
+from fewshot_ad.evaluation.writing import errors_in_one_line, write_whole
 from fewshot_ad.images import write_image
 from fewshot_ad.inspection.inspector import Inspector
 from fewshot_ad.inspection.photos import Unreadable
 from fewshot_ad.inspection.verdicts import Scale, Verdict
-from fewshot_ad.inspection.writing import errors_in_one_line, write_whole
 
 MapFormat = Literal["png", "npy", "none"]
 CSV, JSONL, ABOUT = "decisions.csv", "decisions.jsonl", "inspection.json"

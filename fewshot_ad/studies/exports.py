@@ -4,7 +4,6 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.evaluation.results import ResultRow, row_key
+from fewshot_ad.evaluation.writing import write_whole
 
 
 def export_rows(rows: Sequence[ResultRow], path: Path, kind: str | None = None) -> None:
@@ -35,19 +35,7 @@ def export_rows(rows: Sequence[ResultRow], path: Path, kind: str | None = None) 
             f"{path}: '{kind}' is no format of rows; end it with .{', .'.join(FORMATS)}, or say "
             "--format"
         )
-    content = FORMATS[kind](rows)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        raise FewShotError(
-            f"cannot write {path}: {error.strerror}; choose another --out"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_whole(path, FORMATS[kind](rows))
 
 
 def _jsonl(rows: Sequence[ResultRow]) -> bytes:

@@ -5,18 +5,9 @@ import io
 from dataclasses import replace
 from statistics import mean, stdev
 
-from fewshot_ad.evaluation.results import ResultRow
-from fewshot_ad.report.table import empty_metrics, grids, markdown, terminal_tables, to_csv
+from stored_rows import ROW
 
-ROW = ResultRow(
-    dataset="synthetic", target_class="screw", method="patchcore", params={"k": 1}, recipe=1,
-    track="training_free", backbone="tiny", weights_digest="0", known=(), known_digest=None,
-    shots=4, full_shot=False, anomalous_shots=0, seed=0, manifest="drawn", support_digest="s",
-    query_digest="q", eval_size=256, i_auroc=0.9, i_ap=0.8, i_f1_max=0.7, p_auroc=0.6, p_ap=0.5,
-    p_f1_max=0.4, aupro=0.3, n_normal=24, n_anomalous=24, n_missing_masks=0, fit_seconds=0.5,
-    predict_seconds_per_image=0.01, metric_seconds=0.25, peak_memory_mb=1.0,
-    peak_gpu_memory_mb=None, device="cpu", package_version="0", git_commit=None, time="now",
-)  # fmt: skip
+from fewshot_ad.report.table import empty_metrics, grids, markdown, terminal_tables, to_csv
 
 
 def test_percent_with_the_deviation_over_seeds():
