@@ -8,10 +8,9 @@ Both sides get the same tensors, backbone, weights and levels, and the same numb
 anomalib's models are called without its engine and with everything imported, which leaves out what
 a user of it waits for most; its metrics are not timed, ours are not either.
 
-Scores are not expected to be equal. PatchCore: inside an image the features are the same to the
-bit; at its border anomalib counts zeros from beyond among the neighbours, and its image score is
-the maximum before the blur, ours after it. PaDiM keeps other random channels and repeats coarse
-features where ours are resized bilinearly. CFLOW starts from other random weights.
+Scores are not expected to be equal. PatchCore: the features are the same to the bit, but anomalib's
+image score is the maximum before the blur, ours after it. PaDiM keeps other random channels and
+repeats coarse features where ours are resized bilinearly. CFLOW starts from other random weights.
 """
 
 import argparse

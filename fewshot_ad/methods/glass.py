@@ -77,6 +77,7 @@ class GLASS(FeatureMethod):
     """
 
     track: ClassVar[Track] = "target_tuned"
+    recipe: ClassVar[int] = 2
     neighbourhood: int = 3
     textures: TextureKind = "mixed"
     texture_dir: str | None = None

@@ -50,6 +50,7 @@ class MuSc(BackboneMethod):
     """
 
     track: ClassVar[Track] = "batched"
+    recipe: ClassVar[int] = 2
     min_shots: ClassVar[int] = 0
     degrees: tuple[int, ...] = (1, 3, 5)
     lowest_share: float = 0.3

@@ -8,8 +8,7 @@ all support images are the memory bank, thinned to a coreset when it is large. A
 anomalous as its nearest bank vector is far, an image as its most anomalous patch.
 
 Deviations: averaged and concatenated features in place of adaptive pooling to 1024 channels, as
-most implementations do; at the border the average is over what there is, where the released code
-counts zeros from beyond; the image score is the maximum of the blurred map and is not re-weighted
+most implementations do; the image score is the maximum of the blurred map and is not re-weighted
 (nor in the released code) unless ``n_neighbors`` asks for it; the coreset is skipped below 20,000
 patches, where it only loses information. ``PAPER`` holds the paper's settings.
 """
@@ -53,6 +52,7 @@ class PatchCore(FeatureMethod):
     """
 
     track: ClassVar[Track] = "training_free"
+    recipe: ClassVar[int] = 2
     PAPER: ClassVar[Mapping[str, Any]] = {"coreset_above": 1, "n_neighbors": 9}
     neighbourhood: int = 3
     unit_length: bool = False

@@ -75,6 +75,7 @@ class PNI(FeatureMethod):
     """
 
     track: ClassVar[Track] = "training_free"
+    recipe: ClassVar[int] = 2
     PAPER: ClassVar[Mapping[str, Any]] = {
         "neighbourhood": 5,
         "coreset_ratio": 0.01,

@@ -53,6 +53,7 @@ class SimpleNet(FeatureMethod):
     """
 
     track: ClassVar[Track] = "target_tuned"
+    recipe: ClassVar[int] = 2
     neighbourhood: int = 3
     hidden: int = 256
     noise: float = 0.25

@@ -48,10 +48,13 @@ class Embedding:
 
 
 def average_neighbourhood(maps: Float[Tensor, "b c h w"], side: int) -> Float[Tensor, "b c h w"]:
-    """Mean over a square of odd ``side`` around each position, over less of it at the border."""
-    if side == 1:
-        return maps
-    return functional.avg_pool2d(maps, side, 1, side // 2, count_include_pad=False)
+    """Mean over a square of odd ``side`` around each position; beyond the border lie zeros.
+
+    So it is in the released code of PatchCore and of those that build on it. Vectors at the border
+    are shorter for it, and so are distances between them: a mean over what there is raises false
+    alarms there.
+    """
+    return maps if side == 1 else functional.avg_pool2d(maps, side, 1, side // 2)
 
 
 @cache

@@ -18,12 +18,14 @@ def average_by_loop(maps: Tensor, side: int) -> Tensor:
         for column in range(maps.shape[3]):
             rows = slice(max(0, row - reach), row + reach + 1)
             columns = slice(max(0, column - reach), column + reach + 1)
-            averaged[:, :, row, column] = maps[:, :, rows, columns].mean(dim=(2, 3))
+            averaged[:, :, row, column] = maps[:, :, rows, columns].sum(dim=(2, 3)) / side**2
     return averaged
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_neighbourhood_is_the_mean_of_what_lies_inside(maps: list[Tensor], side: int) -> None:
+def test_neighbourhood_is_the_mean_over_a_square_with_zeros_beyond_the_border(
+    maps: list[Tensor], side: int
+) -> None:
     torch.testing.assert_close(average_neighbourhood(maps[0], side), average_by_loop(maps[0], side))
 
 
