@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -46,16 +46,37 @@ class Header(NamedTuple):
     size_hw: tuple[int, int]
 
 
-def read_header(path: Path) -> Header:
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageStream:
+    """An image file that has no path, as one that was sent.
+
+    Attributes:
+        name: to speak of it by.
+        content: its bytes; read from the beginning, and left open.
+        formats: that it may have, by Pillow's names; all that Pillow knows, if None.
+    """
+
+    name: str
+    content: BinaryIO
+    formats: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageFile = Path | ImageStream
+
+
+def read_header(file: ImageFile) -> Header:
     """Mode and size without decoding the pixels.
 
     Raises:
         FewShotError: the file is absent, empty or not an image.
     """
-    return _decode(path, lambda image: Header(image.mode, (image.height, image.width)))
+    return decode(file, lambda image: Header(image.mode, (image.height, image.width)))
 
 
-def read_image(path: Path, *, exif_orientation: bool = False) -> UInt8[np.ndarray, "h w 3"]:
+def read_image(file: ImageFile, *, exif_orientation: bool = False) -> UInt8[np.ndarray, "h w 3"]:
     """The first frame as RGB bytes, whatever the mode of the file.
 
     Grey is repeated three times. 16-bit grey keeps its high byte (``>> 8``), as 16-bit colour does:
@@ -70,7 +91,7 @@ def read_image(path: Path, *, exif_orientation: bool = False) -> UInt8[np.ndarra
     def convert(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
         return _rgb(ImageOps.exif_transpose(image) if exif_orientation else image)
 
-    return _decode(path, convert)
+    return decode(file, convert)
 
 
 def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
@@ -79,7 +100,24 @@ def read_mask(path: Path) -> Bool[np.ndarray, "h w"]:
     Raises:
         FewShotError: the file is absent, empty, truncated or not an image.
     """
-    return _decode(path, _is_marked)
+    return decode(path, _is_marked)
+
+
+def decode(file: ImageFile, convert: Callable[[Image.Image], T]) -> T:
+    """What ``convert`` makes of an image that is open, its pixels not decoded yet.
+
+    Raises:
+        FewShotError: the file is absent, empty, damaged, not an image or not of its formats.
+    """
+    formats = None if isinstance(file, Path) else file.formats
+    try:
+        with Image.open(_opened(file), formats=formats) as image:
+            return convert(image)
+    except Exception as error:  # a damaged file makes decoders raise nearly anything
+        reason = _why_unreadable(file, error)
+        raise FewShotError(
+            f"{file} cannot be read as an image: {reason}; replace or remove it"
+        ) from error
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "h w 3"] | Bool[np.ndarray, "h w"]) -> None:
@@ -198,25 +236,28 @@ def heat_colours(anomaly_map: AnomalyMap, low: float, high: float) -> UInt8[np.n
     return np.rint(_PALETTE[np.rint(heat * (len(_PALETTE) - 1)).astype(np.intp)]).astype(np.uint8)
 
 
-def _decode(path: Path, convert: Callable[[Image.Image], T]) -> T:
-    try:
-        with Image.open(path) as image:
-            return convert(image)
-    except Exception as error:  # a damaged file makes decoders raise nearly anything
-        reason = _why_unreadable(path, error)
-        raise FewShotError(
-            f"{path} cannot be read as an image: {reason}; replace or remove it"
-        ) from error
+def _opened(file: ImageFile) -> Path | BinaryIO:
+    if isinstance(file, Path):
+        return file
+    file.content.seek(0)
+    return file.content
 
 
-def _why_unreadable(path: Path, error: Exception) -> str:
-    if not path.is_file():
+def _why_unreadable(file: ImageFile, error: Exception) -> str:
+    if isinstance(file, Path) and not file.is_file():
         return "there is no such file"
-    if path.stat().st_size == 0:
+    if _is_empty(file):
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "its content is of no known image format"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_empty(file: ImageFile) -> bool:
+    if isinstance(file, Path):
+        return file.stat().st_size == 0
+    file.content.seek(0)
+    return not file.content.read(1)
 
 
 def _rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

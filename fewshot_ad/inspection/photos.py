@@ -12,9 +12,9 @@ from jaxtyping import Shaped, UInt8
 
 from fewshot_ad.api import FewShotError, Preprocess
 from fewshot_ad.data.trees import is_image, visible
-from fewshot_ad.images import prepare, read_header, read_image
+from fewshot_ad.images import ImageStream, prepare, read_header, read_image
 
-Source = str | Path | np.ndarray
+Source = str | Path | ImageStream | np.ndarray
 Photos = Source | Sequence[Source]
 NAMED = 5
 GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
@@ -77,21 +77,21 @@ def list_photos(photos: Photos) -> list[Source]:
     Raises:
         FewShotError: a path leads nowhere, or a folder holds no image.
     """
-    given = [photos] if isinstance(photos, str | Path | np.ndarray) else list(photos)
+    given = [photos] if isinstance(photos, Source) else list(photos)
     return [source for one in given for source in _expanded(one)]
 
 
 def read_photo(source: Source, number: int = 0) -> Photo:
-    """One photo, from its file or from an array of bytes [h w], [h w 1] or [h w 3].
+    """One photo, from its file, a stream or an array of bytes [h w], [h w 1] or [h w 3].
 
     Raises:
         FewShotError: no readable image, or an array of another shape or type.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, f"array-{number}")
-    path = Path(source)
-    pixels = read_image(path, exif_orientation=True)
-    return Photo(str(path), pixels, read_header(path).mode in GREY_MODES)
+    file = source if isinstance(source, ImageStream) else Path(source)
+    pixels = read_image(file, exif_orientation=True)
+    return Photo(str(file), pixels, read_header(file).mode in GREY_MODES)
 
 
 def read_or_reason(source: Source) -> Photo | Unreadable:
@@ -181,6 +181,8 @@ def warn_of_unlike_normals(normals: Sequence[Normal]) -> None:
 def _expanded(source: Source) -> list[Source]:
     if isinstance(source, np.ndarray):
         return list(source) if source.ndim == 4 else [source]
+    if isinstance(source, ImageStream):
+        return [source]
     path = Path(source)
     if not path.exists():
         raise FewShotError(f"there is no photo or folder {path}; give one that exists")
