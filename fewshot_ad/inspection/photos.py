@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -151,19 +151,26 @@ class ViewGuard:
     """Warns at the first photo of every size or kind that the normals did not have."""
 
     def __init__(self, known: Iterable[View]) -> None:
-        self._seen = {*known}
-        self._expected = ", ".join(sorted(str(view) for view in self._seen))
+        self._known = {*known}
+        self._seen = {*self._known}
 
     def look_at(self, photo: Photo) -> None:
         """Warn, if it is the first of its view."""
-        if photo.view in self._seen:
-            return
-        self._seen.add(photo.view)
-        warnings.warn(
-            f"{photo.name} is {photo.view}, the normals were {self._expected}: its score means "
-            "little; take photos as the normals were taken, or fit again",
-            stacklevel=2,
-        )
+        remark = None if photo.view in self._seen else unlike_normals(photo, self._known)
+        if remark is not None:
+            self._seen.add(photo.view)
+            warnings.warn(remark, stacklevel=2)
+
+
+def unlike_normals(photo: Photo, known: Collection[View]) -> str | None:
+    """What to say of a photo whose size or kind no normal had."""
+    if photo.view in known:
+        return None
+    expected = ", ".join(sorted(str(view) for view in known))
+    return (
+        f"{photo.name} is {photo.view}, the normals were {expected}: its score means little; take "
+        "photos as the normals were taken, or fit again"
+    )
 
 
 def warn_of_unlike_normals(normals: Sequence[Normal]) -> None:

@@ -17,6 +17,7 @@ MB = 2**20
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 TIFF_TILE = 322, 323  # width and length, which may exceed those of the image
 LONGEST_NAME = 200
+MOST_OBLONG = 100  # a line of pixels would be enlarged until its short side fills a method's square
 
 
 class OverLimitError(FewShotError):
@@ -66,16 +67,20 @@ class Limits:
 
         Raises:
             OverLimitError: more than there may be.
-            FewShotError: it is no image of a format that it may have.
+            FewShotError: it is no image of a format that it may have, or a mere line of pixels.
         """
         try:
-            count = decode(file, _declared)
+            count, oblong = decode(file, _declared)
         except FewShotError as error:
             if not isinstance(error.__cause__, Image.DecompressionBombError):
                 raise
             raise self._too_many_pixels(file, f"above {Image.MAX_IMAGE_PIXELS}") from error
         if count > self.pixels:
             raise self._too_many_pixels(file, str(count))
+        if oblong > MOST_OBLONG:
+            raise FewShotError(
+                f"{file} is {oblong:.4g} times as long as wide; send photos below {MOST_OBLONG}"
+            )
         return count
 
     def _too_many_pixels(self, file: ImageStream, found: str) -> OverLimitError:
@@ -88,7 +93,9 @@ def sent_photo(name: str, content: BinaryIO) -> ImageStream:
     return ImageStream(" ".join(printable.split())[:LONGEST_NAME] or "photo", content, FORMATS)
 
 
-def _declared(image: Image.Image) -> int:
+def _declared(image: Image.Image) -> tuple[int, float]:
+    """Pixels that a decoder may have to hold, and how many times the long side is the short one."""
     tags = getattr(image, "tag_v2", {})
     width, length = (int(tags.get(tag, 0)) for tag in TIFF_TILE)
-    return max(image.width * image.height, width * length)
+    oblong = max(image.size) / max(1, min(image.size))
+    return max(image.width * image.height, width * length), oblong
