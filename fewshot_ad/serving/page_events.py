@@ -1,0 +1,158 @@
+"""What happens when the page is touched: a visitor's session changes, then it is shown."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+from markupsafe import escape
+
+from fewshot_ad.api import FewShotError
+from fewshot_ad.inspection.calibrating import MOST_REFITS
+from fewshot_ad.inspection.inspector import Inspector
+from fewshot_ad.serving.page_session import Session, Setup
+from fewshot_ad.serving.page_views import findings, headline
+
+ERROR_SHOWN = 20  # seconds
+PRESS_DOWNLOAD = "() => document.querySelector('#file a, button#file').click()"
+
+Tell = Callable[..., object]
+Files = list[str] | None
+
+
+class Work:
+    """What can be done on a visitor's session; one that has none yet is given one.
+
+    Args:
+        setup: what all visitors have in common.
+        inspector: the part that each begins with.
+    """
+
+    def __init__(self, setup: Setup, inspector: Inspector | None) -> None:
+        self._setup, self._inspector = setup, inspector
+
+    def begin(self, session: Session | None = None) -> Session:
+        """A visitor comes; the rule is theirs, the fitted method is everybody's."""
+        own = None if self._inspector is None else replace(self._inspector)
+        return session or Session(self._setup, own)
+
+    def learn(
+        self,
+        session: Session | None,
+        normals: Files,
+        new: Files,
+        name: str,
+        percentage: float,
+        tell: Tell,
+    ) -> Session:
+        """Fit, then judge the new photos that lie there already."""
+        session = self.begin(session)
+        bar = _Bar(tell, min(len(normals or ()), MOST_REFITS), "Judging each normal by the others")
+        session.fit(normals or (), name=name, far=percentage / 100, on_refit=bar.advance)
+        return self.judge(session, new, tell)
+
+    def open(self, session: Session | None, file: str, new: Files, tell: Tell) -> Session:
+        """Take a saved part, then judge the new photos that lie there already."""
+        session = self.begin(session)
+        session.open(file)
+        return self.judge(session, new, tell)
+
+    def judge(self, session: Session | None, new: Files, tell: Tell) -> Session:
+        """Judge what was dropped; before there is a part, it waits."""
+        session = self.begin(session)
+        if session.inspector is not None:
+            session.judge(new or (), _Bar(tell, len(new or ()), "Judging new photos").advance)
+        return session
+
+    def move(self, session: Session | None, percentage: float) -> Session:
+        """Decide anew at another rate of false alarms."""
+        session = self.begin(session)
+        if session.inspector is not None:
+            session.set_far(percentage / 100)
+        return session
+
+
+def connect(gradio: Any, blocks: Any, work: Work, feed: Any, shown: Any) -> None:
+    """Tie what is touched to the work, and its outcome to what is shown.
+
+    All work takes turns, since it shares the fitted methods and the list of warnings.
+    """
+    progress = gradio.Progress()
+    turns: dict[str, Any] = {
+        "concurrency_limit": 1,
+        "concurrency_id": "inspector",
+        "api_visibility": "private",
+        "show_progress_on": shown.headline,
+    }
+    everything = [shown.session, shown.headline, shown.far, shown.save, shown.findings]
+
+    def view(session: Session) -> list[Any]:
+        inspector = session.inspector
+        far = gradio.skip() if inspector is None else 100 * inspector.rule.far
+        save = gradio.update(interactive=inspector is not None)
+        return [session, headline(session), far, save, findings(session)]
+
+    def learn(
+        session: Any, normals: Any, new: Any, name: str, far: float, tell: Any = progress
+    ) -> list[Any]:
+        return view(work.learn(session, normals, new, name, far, tell))
+
+    def open_part(session: Any, file: str, new: Any, tell: Any = progress) -> list[Any]:
+        return view(work.open(session, file, new, tell))
+
+    def judge(session: Any, new: Any, tell: Any = progress) -> list[Any]:
+        return view(work.judge(session, new, tell))
+
+    def move(session: Any, far: float) -> list[Any]:
+        _, head, _, _, found = view(work.move(session, far))
+        return [head, found]
+
+    def save(session: Any) -> str:
+        return str(session.save())
+
+    one_line = _in_one_line(gradio)
+    state, far = shown.session, shown.far
+    blocks.load(lambda: view(work.begin()), None, everything, **turns)
+    learn_inputs = [state, feed.normals, feed.new, feed.name, far]
+    feed.learn.click(one_line(learn), learn_inputs, everything, **turns)
+    feed.part.upload(one_line(open_part), [state, feed.part, feed.new], everything, **turns)
+    feed.new.change(one_line(judge), [state, feed.new], everything, **turns)
+    far.input(
+        one_line(move),
+        [state, far],
+        [shown.headline, shown.findings],
+        trigger_mode="always_last",
+        **turns | {"show_progress": "hidden"},
+    )
+    saved = shown.save.click(one_line(save), [state], [shown.file], **turns)
+    saved.success(None, js=PRESS_DOWNLOAD)
+
+
+class _Bar:
+    """Tells Gradio's progress how far some work has come."""
+
+    def __init__(self, tell: Tell, total: int, what: str) -> None:
+        self._tell, self._total, self._what, self._done = tell, total, what, 0
+
+    def advance(self) -> None:
+        """One more is done."""
+        self._done += 1
+        self._tell((self._done, max(self._total, self._done)), desc=self._what)
+
+
+def _in_one_line(gradio: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """What the user can mend is shown as the one line it is, and is no bug to be printed."""
+
+    def wrapped(work: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(work)
+        def safe(*arguments: Any, **named: Any) -> Any:
+            try:
+                return work(*arguments, **named)
+            except FewShotError as error:
+                raise gradio.Error(
+                    str(escape(error)), ERROR_SHOWN, title="", print_exception=False
+                ) from error
+
+        return safe
+
+    return wrapped
