@@ -15,6 +15,7 @@ patches, where it only loses information. ``PAPER`` holds the paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -60,8 +61,8 @@ class PatchCore(FeatureMethod):
     coreset_above: int = 20_000
     n_neighbors: int = 1
     engine: Engine = "product"
-    bank_: Float[Tensor, "n d"] | None = field(default=None, init=False, repr=False)
-    whole_: Float[Tensor, "n d h w"] | None = field(default=None, init=False, repr=False)
+    maps_: list[Float[Tensor, "1 d h w"]] | None = field(default=None, init=False, repr=False)
+    coreset_: Float[Tensor, "n d"] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_parameters(
@@ -79,26 +80,36 @@ class PatchCore(FeatureMethod):
             FewShotError: the bank has fewer patches than ``n_neighbors``.
         """
         check_support(support, self.min_shots)
-        maps = self._patches(support.images)
-        bank, is_large = to_vectors(maps), maps[:, 0].numel() > self.coreset_above
-        if is_large:
-            bank = greedy_coreset(bank, round(self.coreset_ratio * len(bank)), self.seed)
-        if len(bank) < self.n_neighbors:
+        maps = [self._patches(image[None]) for image in support.images]
+        size = sum(one[0, 0].numel() for one in maps)
+        is_large = size > self.coreset_above
+        size = max(1, round(self.coreset_ratio * size)) if is_large else size
+        if size < self.n_neighbors:
             raise FewShotError(
-                f"n_neighbors is {self.n_neighbors} and the bank holds {len(bank)} patches: give "
+                f"n_neighbors is {self.n_neighbors} and the bank holds {size} patches: give "
                 "fewer neighbours, or more support images"
             )
-        self.bank_, self.whole_ = bank, None if is_large else maps
+        self.coreset_ = greedy_coreset(_rows(maps), size, self.seed) if is_large else None
+        self.maps_ = None if is_large else maps
+        vars(self).pop("bank_", None)  # of an earlier support
         return self
+
+    @cached_property
+    def bank_(self) -> Float[Tensor, "n d"]:
+        """All patches that are searched; put together only when somebody wants them so."""
+        if self.coreset_ is not None:
+            return self.coreset_
+        self.check_fitted()
+        assert self.maps_ is not None
+        return _rows(self.maps_)
 
     def judge(self, image: Float[Tensor, "1 3 h w"]) -> Judgement:
         """Distance to the nearest patch of the bank."""
-        assert self.bank_ is not None
         patches = self._patches(image)
-        distance, row = self._search(patches, self.bank_)
+        distance, row = self._search(patches)
         if self.n_neighbors == 1:
             return Judgement([distance])
-        score = self._reweighted(patches[0], distance[0], row[0], self.bank_)
+        score = self._reweighted(patches[0], distance[0], row[0])
         return Judgement([distance], score)
 
     def _patches(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d h2 w2"]:
@@ -106,12 +117,12 @@ class PatchCore(FeatureMethod):
         return functional.normalize(patches, dim=1) if self.unit_length else patches
 
     def _search(
-        self, patches: Float[Tensor, "1 d h w"], bank: Float[Tensor, "n d"]
+        self, patches: Float[Tensor, "1 d h w"]
     ) -> tuple[Float[Tensor, "1 h w"], Int[Tensor, "1 h w"]]:
         """Distance to the nearest bank patch of every position, and which it is."""
-        if self.whole_ is not None and self.engine == "product":
-            return shared_matcher(patches, self.whole_)  # the next episode shares images
-        distance, row = nearest(to_vectors(patches), bank, engine=self.engine)
+        if self.maps_ is not None and self.engine == "product":
+            return shared_matcher(patches, self.maps_)  # the next episode shares images
+        distance, row = nearest(to_vectors(patches), self.bank_, engine=self.engine)
         grid = 1, *patches.shape[2:]
         return distance.view(grid), row.view(grid)
 
@@ -120,13 +131,17 @@ class PatchCore(FeatureMethod):
         patches: Float[Tensor, "d h w"],
         distance: Float[Tensor, "h w"],
         row: Int[Tensor, "h w"],
-        bank: Float[Tensor, "n d"],
     ) -> Float[Tensor, ""]:
         """The greatest distance, less where its match is itself far from other patches (eq. 7)."""
         place = distance.argmax()
-        patch, match = patches.flatten(1)[:, place], bank[row.flatten()[place]]
-        _, neighbors = nearest(match[None], bank, self.n_neighbors, self.engine)
-        gaps = torch.linalg.vector_norm(bank[neighbors[0]] - patch, dim=1)
+        patch, match = patches.flatten(1)[:, place], self.bank_[row.flatten()[place]]
+        _, neighbors = nearest(match[None], self.bank_, self.n_neighbors, self.engine)
+        gaps = torch.linalg.vector_norm(self.bank_[neighbors[0]] - patch, dim=1)
         greatest = distance.flatten()[place]
         weight = 1 - (greatest - gaps.logsumexp(dim=0)).exp()
         return weight.clamp(min=0) * greatest  # an approximate match may not be the nearest
+
+
+def _rows(maps: list[Float[Tensor, "1 d h w"]]) -> Float[Tensor, "n d"]:
+    """The patches of all images, one below the other."""
+    return to_vectors(torch.cat(maps))

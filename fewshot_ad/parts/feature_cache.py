@@ -28,7 +28,7 @@ from fewshot_ad.parts.recent import Recent
 from fewshot_ad.parts.weight_files import weight_folders
 
 MAX_BYTES = 2**30
-MADE_BYTES = 2**28
+MADE_BYTES = 2**29
 MISSES_AT_ONCE = 8
 
 Levels = tuple[Tensor, ...]

@@ -7,6 +7,7 @@ https://arxiv.org/abs/2410.20047, section 3.2).
 
 import hashlib
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +22,7 @@ from fewshot_ad.parts.products import Blocks, ProductIndex
 from fewshot_ad.parts.recent import Recent
 
 Metric = Literal["euclidean", "cosine"]
+SupportMaps = Float[Tensor, "n c hs ws"] | Sequence[Float[Tensor, "_ c hs ws"]]
 Match = tuple[Float[Tensor, " q"], Int[Tensor, " q"]]
 
 BLOCKS: Blocks | None = None  # those that suit the bank
@@ -117,10 +119,16 @@ class NestedMatcher:
     def __call__(
         self,
         query_maps: Float[Tensor, "b c h w"],
-        support_maps: Float[Tensor, "n c hs ws"],
+        support_maps: SupportMaps,
         metric: Metric = "euclidean",
     ) -> tuple[Float[Tensor, "b h w"], Int[Tensor, "b h w"]]:
         """Nearest support position of every query position, counted as :func:`take` does.
+
+        Args:
+            query_maps: features to match.
+            support_maps: to be matched with, in one tensor or in several; the digest of a tensor
+                that has been seen before is known.
+            metric: see :func:`match`.
 
         Returns:
             Distance and index into the concatenated support positions.
@@ -128,12 +136,14 @@ class NestedMatcher:
         Raises:
             FewShotError: there is no support map, or a feature is NaN or infinite.
         """
-        if not len(support_maps):
+        parts = [support_maps] if isinstance(support_maps, Tensor) else support_maps
+        supports = [one for maps in parts for one in zip(maps, self._digests(maps), strict=True)]
+        if not supports:
             raise FewShotError(
                 "The bank of support features is empty: give at least one support image"
             )
         pairs = zip(query_maps, self._digests(query_maps), strict=True)
-        nearest = [self._match_image(*pair, support_maps, metric) for pair in pairs]
+        nearest = [self._match_image(*pair, supports, metric) for pair in pairs]
         size = query_maps.shape[2:]
         distance, index = (
             torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
@@ -144,19 +154,19 @@ class NestedMatcher:
         self,
         image: Float[Tensor, "c h w"],
         digest: bytes,
-        support_maps: Float[Tensor, "n c hs ws"],
+        supports: Sequence[tuple[Float[Tensor, "c hs ws"], bytes]],
         metric: Metric,
     ) -> Match:
         distance = torch.full((image[0].numel(),), torch.inf, device=image.device)
         index = torch.zeros_like(distance, dtype=torch.int64)
-        positions, how = support_maps[0, 0].numel(), f"{metric} {image.device}"
+        positions, how = supports[0][0][0].numel(), f"{metric} {image.device}"
         ready = None
-        for number, support_digest in enumerate(self._digests(support_maps)):
+        for number, (support, support_digest) in enumerate(supports):
             bank = (support_digest, how)
             found = self._pairs.find((digest, bank))
             if found is None:
                 ready = _prepare(_image_rows(image), metric) if ready is None else ready
-                found = self._search(ready, support_maps[number], bank, metric)
+                found = self._search(ready, support, bank, metric)
                 self._pairs.keep((digest, bank), found)
             _keep_closer(distance, index, *found, number * positions)
         return distance, index

@@ -28,7 +28,7 @@ def averaged_by_loop(level: Tensor, side: int) -> np.ndarray:
     for row, column in np.ndindex(*level.shape[2:]):
         rows = slice(max(0, row - reach), row + reach + 1)
         columns = slice(max(0, column - reach), column + reach + 1)
-        mean[:, :, row, column] = level[:, :, rows, columns].double().mean(dim=(2, 3))
+        mean[:, :, row, column] = level[:, :, rows, columns].double().sum(dim=(2, 3)) / side**2
     return mean
 
 

@@ -22,7 +22,7 @@ def images() -> Tensor:
 
 
 def patches_by_loop(images: Tensor, side: int, unit_length: bool) -> np.ndarray:
-    """[image, row, column, channel]: means over squares, the coarser level resized and appended."""
+    """[image, row, column, channel]: sums over squares by their area, the coarser level resized."""
     levels = load_features("random:tiny", (2, 3), device="cpu")(images)
     averaged = []
     for level in levels:
@@ -30,7 +30,7 @@ def patches_by_loop(images: Tensor, side: int, unit_length: bool) -> np.ndarray:
         for row, column in np.ndindex(*level.shape[2:]):
             rows = slice(max(0, row - reach), row + reach + 1)
             columns = slice(max(0, column - reach), column + reach + 1)
-            mean[:, :, row, column] = level[:, :, rows, columns].mean(dim=(2, 3))
+            mean[:, :, row, column] = level[:, :, rows, columns].sum(dim=(2, 3)) / side**2
         averaged.append(functional.interpolate(mean, levels[0].shape[2:], mode="bilinear"))
     patches = torch.cat(averaged, dim=1).permute(0, 2, 3, 1).double().numpy()
     length = np.linalg.norm(patches, axis=-1, keepdims=True) if unit_length else 1.0
@@ -89,7 +89,7 @@ def test_a_thinned_bank_and_a_whole_one_are_searched_alike(images: Tensor) -> No
     whole = small(n_neighbors=3).fit(Support("noise", images[:2]))
     listed = small(n_neighbors=3, coreset_above=1, coreset_ratio=1.0)
     listed.fit(Support("noise", images[:2]))
-    assert listed.whole_ is None
+    assert listed.maps_ is None
     ours, theirs = listed.predict(images), whole.predict(images)
     assert torch.equal(ours.anomaly_map, theirs.anomaly_map)
     assert torch.equal(ours.image_score, theirs.image_score)

@@ -35,10 +35,8 @@ def standardised(support: Tensor, images: Tensor) -> Tensor:
     extract = load_features("random:tiny", (2, 3), device="cpu")
     levels = []
     for maps in extract(torch.cat([support, images])):
-        inside = uniform_filter(
-            maps.double().numpy(), size=(1, 1, 3, 3), mode="constant"
-        ) / uniform_filter(np.ones(maps.shape), size=(1, 1, 3, 3), mode="constant")
-        levels.append(torch.from_numpy(inside))
+        mean = uniform_filter(maps.double().numpy(), size=(1, 1, 3, 3), mode="constant")
+        levels.append(torch.from_numpy(mean))
     second = functional.interpolate(levels[1], levels[0].shape[2:], mode="bilinear")
     joined = torch.cat([levels[0], second], dim=1)
     mean, deviation = spread(joined[: len(support)])
