@@ -7,6 +7,7 @@ whatever people look at are arrays.
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, TypeVar
 
@@ -21,6 +22,7 @@ from fewshot_ad.api import FewShotError, Preprocess
 
 T = TypeVar("T")
 AnomalyMap = Float[Tensor, "h w"] | Float[np.ndarray, "h w"]
+Content = BinaryIO | BytesIO  # of which neither is the other when types are checked as it runs
 EvalSize = int | Literal["native"]
 
 # Nine points of matplotlib's inferno: luminance grows steadily, so brighter always means higher.
@@ -57,7 +59,7 @@ class ImageStream:
     """
 
     name: str
-    content: BinaryIO
+    content: Content
     formats: tuple[str, ...] | None = None
 
     def __str__(self) -> str:
@@ -236,7 +238,7 @@ def heat_colours(anomaly_map: AnomalyMap, low: float, high: float) -> UInt8[np.n
     return np.rint(_PALETTE[np.rint(heat * (len(_PALETTE) - 1)).astype(np.intp)]).astype(np.uint8)
 
 
-def _opened(file: ImageFile) -> Path | BinaryIO:
+def _opened(file: ImageFile) -> Path | Content:
     if isinstance(file, Path):
         return file
     file.content.seek(0)

@@ -117,7 +117,8 @@ class Judging:
         wanted = [waiting for waiting in batch if waiting.answer.set_running_or_notify_cancel()]
         read = [*read_ahead([waiting.photo for waiting in wanted], _read)]
         photos = [photo for photo in read if isinstance(photo, Photo)]
-        self._on_batch(len(photos))
+        if photos:
+            self._on_batch(len(photos))
         judged = iter(self._verdicts(photos))
         for waiting, photo in zip(wanted, read, strict=True):
             found = next(judged) if isinstance(photo, Photo) else photo

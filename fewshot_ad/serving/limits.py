@@ -6,12 +6,11 @@ people use are opened at all: some of Pillow's others are decoded by starting an
 """
 
 from dataclasses import dataclass
-from typing import BinaryIO
 
 from PIL import Image
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.images import ImageStream, decode
+from fewshot_ad.images import Content, ImageStream, decode
 
 MB = 2**20
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
@@ -87,7 +86,7 @@ class Limits:
         return OverLimitError(f"{file} has {found} pixels; send photos of at most {self.pixels}")
 
 
-def sent_photo(name: str, content: BinaryIO) -> ImageStream:
+def sent_photo(name: str, content: Content) -> ImageStream:
     """What a stranger sent: of the usual formats, and under a name that fits in a line."""
     printable = "".join(letter if letter.isprintable() else " " for letter in name)
     return ImageStream(" ".join(printable.split())[:LONGEST_NAME] or "photo", content, FORMATS)
