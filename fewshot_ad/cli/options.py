@@ -85,5 +85,14 @@ Workers = Annotated[
         "threads and a backbone of its own; the rows are those of one process.",
     ),
 ]
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Processes that share every batch, each on a GPU of its own or with its share of the "
+        "threads; up to the last bits the outcome is that of one. Needs fewshot-ad[distributed].",
+    ),
+]
 Quiet = Annotated[bool, typer.Option(help="No progress and no messages.")]
 KNOWN_FORM = "NAME[:ROOT][:class+class], several joined by commas"

@@ -44,6 +44,7 @@ def train_command(
     paper: options.Paper = False,
     known_limit: options.KnownLimit = LIMIT,
     device: options.Device = "auto",
+    processes: options.Processes = 1,
     quiet: options.Quiet = False,
 ) -> None:
     """Meta-train a method on known classes and save a checkpoint.
@@ -62,7 +63,9 @@ def train_command(
     check_writable(out.parent)
     classes = parse_known(known, limit=known_limit)
     screen.say(f"{method} learns from {len(classes.names)} classes: {', '.join(classes.names)}")
-    student, was_cached = trained(student, cast(KnownClasses, classes), out=out)
+    student, was_cached = trained(
+        student, cast(KnownClasses, classes), out=out, processes=processes
+    )
     screen.say(_what_was_selected(student))
     origin = "found in the cache and copied to" if was_cached else "saved as"
     screen.say(f"checkpoint {origin} {out}; use it with: fewshot-ad eval --checkpoint {out} ...")

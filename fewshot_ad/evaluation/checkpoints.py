@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from fewshot_ad.evaluation.identity import known_digest, method_identity, method
 from fewshot_ad.evaluation.locks import exclusive
 from fewshot_ad.evaluation.results import without_place
 from fewshot_ad.parts.cache_folder import cache_root
+from fewshot_ad.parts.data_parallel import is_first
 
 M = TypeVar("M", bound=MetaTrained)
 
@@ -59,7 +61,12 @@ def checkpoint_key(method: MetaTrained, known: KnownClasses) -> str:
 
 
 def trained(
-    method: M, known: KnownClasses, *, cache_dir: Path | None = None, out: Path | None = None
+    method: M,
+    known: KnownClasses,
+    *,
+    cache_dir: Path | None = None,
+    out: Path | None = None,
+    processes: int = 1,
 ) -> tuple[M, bool]:
     """A copy of the method, meta-trained on the known classes, and whether it came from the cache.
 
@@ -72,16 +79,20 @@ def trained(
         known: what to learn from.
         cache_dir: folder of the cache; by default ``cache_folder()``.
         out: where to write the checkpoint besides.
+        processes: how many share every batch. As with the device, the checkpoint is the same one to
+            all who look for it, though last bits differ; it says how many there were.
 
     Raises:
-        FewShotError: the cache or ``out`` cannot be written.
+        FewShotError: the cache or ``out`` cannot be written; the method or its batch cannot be
+            shared by so many; or see ``parts.process_teams.run_together``.
     """
+    _check_shareable(method, processes)
     path = (cache_dir or cache_folder()) / _file_name(method, known)
     with _held(path.with_suffix(".lock")):
         ready = _from_cache(method, path)
         was_cached = ready is not None
         if ready is None:
-            ready = _meta_train(method, known, path)
+            ready = _meta_train(method, known, path, processes)
     if out is not None:
         save_checkpoint(ready, out)
     return ready, was_cached
@@ -162,10 +173,48 @@ def _from_cache(method: M, path: Path) -> M | None:
         return None
 
 
-def _meta_train(method: M, known: KnownClasses, path: Path) -> M:
-    partial = path.with_suffix(".partial")
-    ready = replace(method)
-    ready.meta_train(known, resume=partial)
-    save_checkpoint(ready, path)
-    partial.unlink(missing_ok=True)
+def _check_shareable(method: MetaTrained, processes: int) -> None:
+    if processes == 1:
+        return
+    if not getattr(method, "shares_batches", False):
+        raise FewShotError(
+            f"{method_name(method)} does not share its batches among processes; train it with one"
+        )
+    batch_size = int(getattr(method, "batch_size", processes))
+    if batch_size < processes:
+        raise FewShotError(
+            f"{processes} processes cannot share batches of {batch_size} images; give at most "
+            f"{batch_size}, or raise batch_size"
+        )
+
+
+def _meta_train(method: M, known: KnownClasses, path: Path, processes: int) -> M:
+    if processes == 1:
+        ready = _learned(method, known, path)
+    else:
+        from fewshot_ad.parts.process_teams import run_together  # an extra
+
+        work = partial(_learned_on, method=method, known=known, path=path)
+        run_together(work, processes=processes, device=method.device)
+        ready = load_checkpoint(method, path)
+    _state_of(path).unlink(missing_ok=True)
     return ready
+
+
+def _state_of(path: Path) -> Path:
+    """Where a training that was interrupted left its state."""
+    return path.with_suffix(".partial")
+
+
+def _learned(method: M, known: KnownClasses, path: Path) -> M:
+    """A trained copy, written down by whoever it is for to write."""
+    ready = replace(method)
+    ready.meta_train(known, resume=_state_of(path))
+    if is_first():
+        save_checkpoint(ready, path)
+    return ready
+
+
+def _learned_on(device: str, *, method: MetaTrained, known: KnownClasses, path: Path) -> None:
+    """In one of several processes, on the device that is its own."""
+    _learned(replace(method, device=device), known, path)

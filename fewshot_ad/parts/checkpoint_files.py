@@ -25,12 +25,14 @@ class KnownRecord:
         digests: content of every image.
         held_out: the classes that selected instead of teaching.
         selected_step: the step whose weights were kept.
+        processes: how many shared every batch; the last bits depend on it.
     """
 
     names: tuple[str, ...]
     digests: frozenset[str]
     held_out: tuple[str, ...] = ()
     selected_step: int = 0
+    processes: int = 1
 
 
 def write_checkpoint(
@@ -49,6 +51,8 @@ def write_checkpoint(
     """
     seen = {name: getattr(known, name) for name in KnownRecord.__slots__}
     seen["digests"] = sorted(known.digests)
+    if known.processes == 1:  # such files are what they were before there could be more
+        del seen["processes"]
     header = {"format": FORMAT, "identity": identity, "known": seen}
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in state.items()}
     temporary = path.with_name(path.name + ".new")
@@ -83,6 +87,7 @@ def read_checkpoint(
         frozenset(known["digests"]),
         tuple(known["held_out"]),
         int(known["selected_step"]),
+        int(known.get("processes", 1)),
     )
     return record, state
 

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewshot_ad.parts.data_parallel import in_shares
 from fewshot_ad.parts.least_squares import LeastSquaresConstraintor
 from fewshot_ad.parts.seeding import seeded_weights
 
@@ -33,7 +34,7 @@ class ConvConstraintor(nn.Module):
 
     def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Constrained residuals, none negative."""
-        return functional.relu(self.bn(self.conv(residuals)))
+        return functional.relu(self.bn(in_shares(self.conv, residuals)))  # norm of the whole batch
 
 
 class IdentityConstraintor(nn.Module):
@@ -51,7 +52,7 @@ class IdentityConstraintor(nn.Module):
 
     def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Constrained residuals of either sign."""
-        return residuals + self.conv(residuals)
+        return residuals + in_shares(self.conv, residuals)
 
 
 class TokenConstraintor(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fewshot_ad.parts.boundary import RunningBoundary, quantile_boundary
 from fewshot_ad.parts.constraintors import build_constraintor
+from fewshot_ad.parts.data_parallel import in_shares
 from fewshot_ad.parts.flows import ConditionalFlow, log_likelihood
 from fewshot_ad.parts.least_squares import LeastSquaresConstraintor
 from fewshot_ad.parts.level_models import (
@@ -70,7 +71,7 @@ class FlowLevel(LevelModel):
         """Latents of some positions, noise added: likelihood is blind to linear maps without it."""
         vectors, places = flow_inputs(constrained.detach(), self.method.position_dims, rows)
         noise = torch.randn(vectors.shape, generator=generator).to(vectors.device)
-        return self.flow(vectors + self.method.noise * noise, places)
+        return in_shares(self.flow, vectors + self.method.noise * noise, places)
 
     def follow_boundary(
         self, likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"]

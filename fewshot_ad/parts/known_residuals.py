@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError, KnownClasses, Preprocess
+from fewshot_ad.parts.data_parallel import dealt_out, n_processes, told_to_all
 from fewshot_ad.parts.maps import mask_to_grid
 from fewshot_ad.parts.residual_stage import ResidualStage
 from fewshot_ad.parts.training import progress_bar
@@ -55,7 +56,8 @@ def known_residuals(
     Supports come from the train normals, labelled images from the test split: no image is ever
     matched with itself (the released ResAD code lets that happen). A class has the same residuals
     whatever other classes are known, and is remembered for the next run that knows it: leaving each
-    class out in turn costs one extraction.
+    class out in turn costs one extraction. Processes that share a training extract some classes
+    each and tell the others.
 
     Args:
         known: the classes.
@@ -73,8 +75,9 @@ def known_residuals(
     """
     found: dict[str, list[LabelledResiduals]] = {}
     with progress_bar() as bar:
-        task = bar.add_task("residuals of the known classes", total=len(known.names))
-        for name in known.names:
+        own = dealt_out(known.names)
+        task = bar.add_task("residuals of the known classes", total=len(own))
+        for name in own:
             key = (known.digest_of(name), preprocess, stage, shots, supports, seed)
             if key not in _remembered:
                 generator = torch.Generator().manual_seed(_seed_of(name, seed))
@@ -82,7 +85,7 @@ def known_residuals(
                 _remember(key, _against(known, name, preprocess, stage, pools))
             found[name] = _remembered[key]
             bar.advance(task)
-    return found
+    return found if n_processes() == 1 else _of_all(known.names, found, supports)
 
 
 _remembered: OrderedDict[Hashable, list[LabelledResiduals]] = OrderedDict()
@@ -143,6 +146,27 @@ def _against(
     if not rows[0]:
         raise FewShotError(f"the known class {name} has no labelled image to learn from")
     return [_joined(row) for row in rows]
+
+
+def _of_all(
+    names: tuple[str, ...], found: dict[str, list[LabelledResiduals]], supports: int
+) -> dict[str, list[LabelledResiduals]]:
+    """What every process found, in all of them."""
+    flat = {
+        name: [each for one in of_class for each in (*one.maps, *one.cells, one.is_anomalous)]
+        for name, of_class in found.items()
+    }
+    return {
+        name: _parted(of_class, supports) for name, of_class in told_to_all(names, flat).items()
+    }
+
+
+def _parted(tensors: list[Tensor], supports: int) -> list[LabelledResiduals]:
+    width = len(tensors) // supports
+    levels = width // 2
+    starts = range(0, len(tensors), width)
+    parts = [tensors[start : start + width] for start in starts]
+    return [LabelledResiduals(part[:levels], part[levels:-1], part[-1]) for part in parts]
 
 
 def _on_grid(masks: Bool[Tensor, "b H W"], maps: Float[Tensor, "b c h w"]) -> Bool[Tensor, "b h w"]:

@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewshot_ad.parts.data_parallel import in_shares
+
 SIDE = 3
 POSITIONS = 8192  # of a class and kind that are looked at: the moments hardly change beyond
 CHUNK = 8  # images that are unfolded at once
@@ -51,6 +53,9 @@ class LeastSquaresConstraintor(nn.Module):
 
     def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Constrained residuals of either sign, about one per channel on known normals."""
+        return in_shares(self._filtered, residuals)
+
+    def _filtered(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         # One image at a time, so that an image has the same bits alone and in a batch.
         constrained = [functional.conv2d(one, self.kernel, padding="same") for one in residuals]
         return torch.stack(constrained)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
+from fewshot_ad.parts.data_parallel import as_in_the_first, sharing
 from fewshot_ad.parts.known_residuals import LabelledResiduals
 from fewshot_ad.parts.level_models import LevelModels
 from fewshot_ad.parts.maps import image_score, map_to_grid
@@ -79,6 +80,7 @@ class Course:
             identity: of the run; what another one left behind is not taken up.
         """
         self._prepare()
+        as_in_the_first(self.models.state_dict().values())
         run_steps(
             self.steps,
             self._advance,
@@ -109,9 +111,10 @@ class Course:
     def _advance(self, step: int) -> None:
         generator = step_generator(self.seed, step)
         maps, cells = self._draw(step, generator)
-        for level, model in enumerate(self.models.levels):
-            model.train()
-            model.learn(maps[level], cells[level], step, generator)
+        with sharing():
+            for level, model in enumerate(self.models.levels):
+                model.train()
+                model.learn(maps[level], cells[level], step, generator)
         if self._judging and _quota(step + 1, self.steps) > _quota(step, self.steps):
             self._judge(step + 1)
 

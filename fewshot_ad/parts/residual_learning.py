@@ -28,6 +28,7 @@ from fewshot_ad.api import (
 )
 from fewshot_ad.parts.checkpoint_files import KnownRecord, read_checkpoint, write_checkpoint
 from fewshot_ad.parts.constraintors import ConstraintorKind
+from fewshot_ad.parts.data_parallel import n_processes
 from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
 from fewshot_ad.parts.level_models import LevelModel, LevelModels
@@ -85,6 +86,7 @@ class ResidualLearner(BackboneMethod, MetaTrained):
 
     track: ClassVar[Track] = "meta_trained"
     recipe: ClassVar[int] = 1
+    shares_batches: ClassVar[bool] = True  # among processes, see ``parts.data_parallel``
     metric: Metric = "euclidean"
     form: ResidualForm = "signed"
     neighbourhood: int = 1
@@ -161,10 +163,12 @@ class ResidualLearner(BackboneMethod, MetaTrained):
             batch_size=self.batch_size,
             seed=self.seed,
         )
-        seen = [self._identity(), known.names, sorted(known.digests)]
+        seen = [self._identity(), known.names, sorted(known.digests), n_processes()]
         course.run(resume, identity=json.dumps(seen))
         self.models_, self.support_ = course.models, None
-        self.known_ = KnownRecord(known.names, known.digests, course.judges, course.selected_step)
+        self.known_ = KnownRecord(
+            known.names, known.digests, course.judges, course.selected_step, n_processes()
+        )
         return self
 
     def fit(self, support: Support) -> "ResidualLearner":

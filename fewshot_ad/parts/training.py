@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
+from fewshot_ad.parts.data_parallel import average_gradients, is_first, wait_for_all
+
 SAVE_EVERY_SECONDS = 20.0
 
 
@@ -29,7 +31,8 @@ def run_steps(
     """Call ``advance(step)`` for every step, going on where a killed run left its state.
 
     What a step does may depend on its number and on the state alone (draw from a generator seeded
-    by the number), so that a resumed run ends with the bits of an unbroken one.
+    by the number), so that a resumed run ends with the bits of an unbroken one. Of processes that
+    share the steps all go on from the file, and the first one writes it.
 
     Args:
         steps: the whole budget.
@@ -41,26 +44,28 @@ def run_steps(
         identity: of the run; a file that another run left behind counts as none.
     """
     first = 0 if resume is None else _resumed(resume, identity, state, restore)
+    wait_for_all()  # now the first may write the file again
+    written = resume if is_first() else None
     saved = time.monotonic()
     with progress_bar() as bar:
         task = bar.add_task(label, total=steps, completed=first)
         for step in range(first, steps):
             advance(step)
             bar.advance(task)
-            if resume is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
-                _save(resume, {"identity": identity, "step": step + 1, "state": state()})
+            if written is not None and time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                _save(written, {"identity": identity, "step": step + 1, "state": state()})
                 saved = time.monotonic()
 
 
 def progress_bar() -> Progress:
-    """A bar on stderr that leaves no trace when it is done."""
+    """A bar on stderr that leaves no trace when it is done; the first process of a team has it."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not is_first())
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
@@ -116,6 +121,7 @@ class Adam:
             return
         self._optimiser.zero_grad()
         loss().backward()
+        average_gradients(self._parameters)
         self._optimiser.step()
 
     def state_dict(self) -> dict[str, Any]:
