@@ -96,7 +96,7 @@ class ResADLevel(FlowLevel):
         """How far every position is from the likeliest normal residual."""
         lacking = self.peak.lacking(log_likelihood(*self.latents(residuals)))
         distance = (2 * lacking.clamp(min=0)).sqrt()
-        return distance.view(len(residuals), *residuals.shape[-2:])
+        return distance.unflatten(0, (-1, *residuals.shape[-2:]))
 
     def _flow_loss(
         self, likelihood: Float[Tensor, " n"], is_anomalous: Bool[Tensor, " n"], step: int

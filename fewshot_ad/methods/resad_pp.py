@@ -128,7 +128,7 @@ class ResADPlusPlusLevel(FlowLevel):
         latents, logdet = self.latents(residuals)
         unlikely = 1 - (-self.peak.lacking(log_likelihood(latents, logdet))).exp()
         score = (unlikely + abnormal_probability(latents)) / 2
-        return score.view(len(residuals), *residuals.shape[-2:])
+        return score.unflatten(0, (-1, *residuals.shape[-2:]))
 
     def _learn_codes(self, normals: Float[Tensor, "n c"], generator: torch.Generator) -> None:
         self.codebook_adam.step(lambda: self.codebook.loss(normals))

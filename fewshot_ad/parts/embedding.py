@@ -36,11 +36,18 @@ class Embedding:
         """Channels that come out when ``channels`` go in."""
         return tuple(min(width, self.channels or width) for width in channels)
 
+    def projection(self, level: int, width: int) -> Float[Tensor, "d c"] | None:
+        """What narrows ``width`` channels of a level, counted from 0; None if nothing does."""
+        if self.channels is None or self.channels >= width:
+            return None
+        return _projection(width, self.channels, level)
+
     def _embed(self, level: int, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         maps = average_neighbourhood(maps, self.neighbourhood)
-        if self.channels is not None and self.channels < maps.shape[1]:
+        rows = self.projection(level, maps.shape[1])
+        if rows is not None:
             # One image at a time, so that an image has the same bits alone and in a batch.
-            rows = _projection(maps.shape[1], self.channels, level).to(maps.device)
+            rows = rows.to(maps.device)
             maps = torch.stack(
                 [(rows @ image.flatten(1)).unflatten(1, image.shape[1:]) for image in maps]
             )

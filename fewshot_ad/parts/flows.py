@@ -59,7 +59,7 @@ class ConditionalFlow(nn.Module):
     ) -> tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]:
         """Latent vectors and the log-determinant of the Jacobian; no blocks change nothing."""
         latents, logdet = self.inn(vectors, c=_as_list(condition))
-        return latents, vectors.new_zeros(len(vectors)) + logdet
+        return latents, vectors.new_zeros(vectors.shape[0]) + logdet
 
     def inverse(
         self, latents: Float[Tensor, "n c"], condition: Float[Tensor, "n d"] | None = None

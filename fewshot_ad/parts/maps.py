@@ -31,13 +31,20 @@ def upsample_maps(
 
 def gaussian_blur(maps: Float[Tensor, "b h w"], sigma: float) -> Float[Tensor, "b h w"]:
     """Blur by ``sigma`` pixels as ``scipy.ndimage.gaussian_filter``: to 4 sigma, edges mirrored."""
+    weights = blur_weights(sigma)
+    if len(weights) == 1:
+        return maps
+    return _blur_columns(_blur_columns(maps.mT, weights).mT, weights).contiguous()
+
+
+def blur_weights(sigma: float) -> list[float]:
+    """Weights of a pixel and of those 1, 2 ... pixels away on either side, up to 4 sigma."""
     radius = int(4 * sigma + 0.5)
     if not radius:
-        return maps
+        return [1.0]
     heights = [math.exp(-0.5 * (offset / sigma) ** 2) for offset in range(radius + 1)]
     total = heights[0] + 2 * sum(heights[1:])
-    weights = [height / total for height in heights]
-    return _blur_columns(_blur_columns(maps.mT, weights).mT, weights).contiguous()
+    return [height / total for height in heights]
 
 
 def fuse(
