@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from fewshot_ad.cli import app
 from fewshot_ad.inspection import Inspector
-from fewshot_ad.inspection.exporting import Parity
+from fewshot_ad.inspection.exporting import Export
+from fewshot_ad.inspection.parity import Loss, Parity
 
 PLATES = Painted(n_train=8)
 TINY = ("--backbone", "random:tiny", "--set", "preprocess.size=64", "--set", "levels=1,2")
@@ -131,15 +132,17 @@ def test_recalibration_sets_a_new_threshold_on_other_photos(line, tmp_path):
 
 
 def test_export_says_how_far_the_graph_is_from_the_method(line, tmp_path, monkeypatch):
-    def write(inspector, path):
-        path.write_bytes(b"graph of " + inspector.name.encode())
-        return Parity(6, 2e-6, 3e-6)
+    def write(inspector, path, form, *, int8):
+        path.write_bytes(f"{form} of {inspector.name}, {int8=}".encode())
+        return Export((path,), Parity(6, 2e-6, 3e-6), Loss(Parity(9, 0.1, 0.2), 0.987, 2))
 
-    monkeypatch.setattr("fewshot_ad.cli.export.export_onnx", write)
-    result = run("export", line / "part.fsad", "--out", tmp_path / "part.onnx")
+    monkeypatch.setattr("fewshot_ad.cli.export.export", write)
+    monkeypatch.chdir(tmp_path)
+    result = run("export", line / "part.fsad", "--format", "onnx", "--int8")
     assert result.exit_code == 0
-    assert "scores differ by 2e-06 and maps by 3e-06" in result.stdout
-    assert (tmp_path / "part.onnx").read_bytes() == b"graph of part"
+    assert "onnxruntime judges as the method does: scores differ by 2e-06" in result.stdout
+    assert "rank correlation of scores 0.9870; 2 of 9 decisions differ" in result.stdout
+    assert (tmp_path / "part.onnx").read_text() == "onnx of part, int8=True"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,8 @@ def test_export_says_how_far_the_graph_is_from_the_method(line, tmp_path, monkey
         (("fit", "--normals", "{line}/ok", "--out", "{line}"), "is a folder"),
         (("fit", "--normals", "{line}/ok", "--method", "musc"), "together"),
         (("fit", "--normals", "{line}/ok", "--recalibrate", "{line}/part.fsad"), "fitted on"),
+        (("export", "{line}/part.fsad", "--format", "tflite"), "choose onnx, openvino, torch"),
+        (("export", "{line}/part.fsad", "--out", "a.onnx", "--format", "torch"), "name it a.pt2"),
         (("predict", "{line}/part.fsad"), "nothing to judge"),
         (("predict", "{line}/part.fsad", "{line}/new", "--stdin"), "more than one source"),
         (("predict", "{line}/part.fsad", "--watch", "{line}/gone"), "no such folder"),
