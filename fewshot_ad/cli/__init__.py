@@ -25,6 +25,8 @@ COMMANDS = {
     "kinds": "Can features tell the kinds of defects apart? A linear probe.",
     "fit": "Learn a part from a few normal photos; threshold and all go into one file.",
     "predict": "Decide OK or NOT OK on photos by that file; boxes, overlays, maps.",
+    "app": "A page in the browser: photos in, decisions out, the rate of false alarms by a slider.",
+    "serve": "Decide on photos that come by HTTP; queue, limits, metrics.",
     "export": "Write that file's predict as an ONNX graph, checked against torch.",
     "train": "Meta-train a method on known classes and save a checkpoint.",
     "data": "List, check and export datasets.",
