@@ -22,6 +22,7 @@ from fewshot_ad.studies.support_influence import (
     Trials,
     compare_choices,
     effects,
+    influence_facts,
 )
 
 app = typer.Typer()
@@ -70,7 +71,7 @@ def influence_command(
     trials = Trials(configured, source, name, episode.query)
     found, choices = effects(trials, episode.support, seed), compare_choices(trials, shots, draws)
     if as_json:
-        typer.echo(json.dumps(_facts(found, choices), indent=1))
+        typer.echo(json.dumps(influence_facts(found, choices), indent=1))
         return
     _show(found, choices)
 
@@ -97,18 +98,3 @@ def _show(found: Effects, choices: Choices) -> None:
             f"chosen by k-centre: {100 * choices.chosen_i_auroc:.1f}, better than "
             f"{100 * choices.share_below:.0f} % of them"
         )
-
-
-def _facts(found: Effects, choices: Choices) -> dict[str, object]:
-    arrays = ("left_out", "swapped", "left_out_i_auroc", "swapped_i_auroc", "scores")
-    return {
-        "i_auroc": found.i_auroc,
-        "support": [sample.path for sample in found.support],
-        "spares": [sample.path for sample in found.spares],
-        "query": [sample.path for sample in found.query],
-        **{name: getattr(found, name).tolist() for name in arrays},
-        "drawn": [[sample.path for sample in each] for each in choices.drawn],
-        "drawn_i_auroc": choices.drawn_i_auroc.tolist(),
-        "chosen": [sample.path for sample in choices.chosen],
-        "chosen_i_auroc": choices.chosen_i_auroc,
-    }

@@ -19,9 +19,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from fewshot_ad.cli.finding_tables import finding_tables
 from fewshot_ad.evaluation.results import ResultRow
 from fewshot_ad.report.extra_lines import box_lines, kind_lines
 from fewshot_ad.report.table import empty_metrics, terminal_tables
+from fewshot_ad.studies.analyses import Finding
 
 LOG_WIDTH = 160
 
@@ -74,6 +76,13 @@ class Screen:
         self.show_tables(terminal_tables(rows))
         for line in (*kind_lines(rows), *box_lines(rows), *empty_metrics(rows)):
             self._out.print(line, soft_wrap=True, markup=False)
+
+    def show_findings(self, findings: Sequence[Finding]) -> None:
+        """What was found beside metrics, as tables or as JSON."""
+        if self._as_json:
+            sys.stdout.write(json.dumps([asdict(one) for one in findings], indent=1) + "\n")
+            return
+        self.show_tables(finding_tables(findings))
 
 
 class Bar:

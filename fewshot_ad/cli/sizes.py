@@ -8,15 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fewshot_ad.api import Dataset, Episode, FewShotError, Method
 from fewshot_ad.cli import options
 from fewshot_ad.cli.methods import AsJson
 from fewshot_ad.cli.settings import configured_method, parse_target_classes
 from fewshot_ad.data import load_dataset
 from fewshot_ad.episodes import episodes
-from fewshot_ad.evaluation.evaluator import evaluate
-from fewshot_ad.evaluation.queries import Query
-from fewshot_ad.studies.small_defects import SizeGroup, Tiled, metrics_by_size
+from fewshot_ad.studies.small_defects import size_facts
 
 app = typer.Typer()
 
@@ -60,11 +57,7 @@ def sizes_command(
     source = load_dataset(dataset)
     (name, *_) = parse_target_classes([target_class], source)
     (episode,) = episodes(source, name, shots=[shots], seeds=[seed], query_limit=query_limit)
-    rows = [
-        _facts(factor, group)
-        for factor in tiles or [1, 2]
-        for group in _groups(Tiled(inner=configured, factor=factor), source, episode)
-    ]
+    rows = size_facts(configured, source, episode, tiles or [1, 2])
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -73,25 +66,6 @@ def sizes_command(
         share = f"{100 * row['smallest']:.2f} to {100 * row['largest']:.2f} %"
         table.add_row(f"x{row['tiles']}", share, str(row["n_anomalous"]), *_percent(row))
     Console().print(table)
-
-
-def _groups(method: Method, dataset: Dataset, episode: Episode) -> list[SizeGroup]:
-    (outcome,) = evaluate(method, dataset, [episode])
-    query = Query(dataset, episode.query, method.preprocess, 256)
-    masks = [mask for mask in query.masks() if mask is not None]
-    if len(masks) < len(query.samples):
-        raise FewShotError(
-            f"{len(query.samples) - len(masks)} images of {dataset.name}/{episode.target_class} "
-            "have no mask: nothing tells how large their defects are"
-        )
-    maps = [*query.align(outcome.prediction.anomaly_map)]
-    scores = outcome.prediction.image_score.numpy()
-    return metrics_by_size(scores, maps, masks, query.is_anomalous)
-
-
-def _facts(factor: int, group: SizeGroup) -> dict[str, Any]:
-    ends = {"smallest": group.smallest, "largest": group.largest, "n_anomalous": group.n_anomalous}
-    return {"tiles": factor, **ends, **group.metrics.values()}
 
 
 def _percent(row: dict[str, Any]) -> Iterator[str]:

@@ -13,9 +13,10 @@ from fewshot_ad.cli.running import check_writable
 from fewshot_ad.cli.screen import Screen
 from fewshot_ad.cli.settings import check_text, configured_method, with_options
 from fewshot_ad.evaluation.results import row_key
+from fewshot_ad.studies.analyses import analyse, findings_path
 from fewshot_ad.studies.cells import Answer, Done, Failed, Job, Kept
 from fewshot_ad.studies.conducting import Tally, conduct
-from fewshot_ad.studies.declared import Variant
+from fewshot_ad.studies.declared import Study, Variant
 from fewshot_ad.studies.engines import Engine
 from fewshot_ad.studies.estimate import estimate, measured
 from fewshot_ad.studies.grid import plan
@@ -84,12 +85,17 @@ def study_command(
     _check_text(jobs)
     runner = _engine(engine, address, workers)
     screen.say(file.study.title)
-    costs = estimate(jobs, measured(out / STORE), workers=workers, any_code=any_code)
-    for line in costs.lines(workers):
-        screen.say(line)
+    has_rows = file.study.analysis == "metrics"
+    if has_rows:
+        costs = estimate(jobs, measured(out / STORE), workers=workers, any_code=any_code)
+        for line in costs.lines(workers):
+            screen.say(line)
     if dry_run:
         for job in jobs:
             screen.say(f"  {job}: {len(job.trials)} cells")
+        return
+    if not has_rows:
+        _analyse(file.study, jobs, runner, out, screen)
         return
     tally = _run(file, jobs, runner, out / STORE, any_code, screen)
     _show(tally, out / STORE, screen)
@@ -130,6 +136,22 @@ def _engine(name: EngineName, address: str, workers: int) -> Engine:
     if address != "local":
         raise FewShotError(f"--address {address} is of a Ray cluster; add --engine ray")
     return ThisProcess() if workers == 1 else Processes(workers)
+
+
+def _analyse(study: Study, jobs: Sequence[Job], engine: Engine, out: Path, screen: Screen) -> None:
+    if not isinstance(engine, ThisProcess):
+        raise FewShotError(
+            f"a study of {study.analysis} runs in one process; leave out --workers and --engine"
+        )
+    n_cells = sum(len(job.trials) for job in jobs)
+    with screen.progress(f"{n_cells} episodes", n_cells) as bar:
+        found, holes = analyse(study, jobs, out, lambda *_: bar.advance())
+    screen.show_findings(found)
+    for hole in holes:
+        screen.say(f"nothing found: {hole}")
+    screen.say(f"findings: {findings_path(out, study)}")
+    if holes:
+        raise typer.Exit(HOLES)
 
 
 def _run(

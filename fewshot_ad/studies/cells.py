@@ -157,13 +157,13 @@ def compute(job: Job) -> Iterator[Answer]:
     try:
         dataset, known = loaded(job.source), _known_images(job)
     except Exception as error:  # whatever is wrong with this job, the others go on
-        yield from (Failed(trial, _reason(error)) for trial in job.trials)
+        yield from (Failed(trial, reason_of(error)) for trial in job.trials)
         return
     for trial in job.trials:
         try:
             key = _checked_key(job, dataset, trial, known)
         except Exception as error:
-            yield Failed(trial, _reason(error))
+            yield Failed(trial, reason_of(error))
             continue
         if key in job.finished:
             yield Kept(trial, key)
@@ -171,6 +171,20 @@ def compute(job: Job) -> Iterator[Answer]:
             missing.append(trial)
     if missing:
         yield from _computed(job, dataset, missing, known)
+
+
+def prepared(job: Job) -> tuple[Method, Dataset]:
+    """The method of a job, meta-trained where it has to be, and the dataset.
+
+    Raises:
+        FewShotError: a known class leaks into an episode, or an image cannot be read.
+    """
+    dataset, known = loaded(job.source), _known_images(job)
+    if known is None or not isinstance(job.method, MetaTrained):
+        return job.method, dataset
+    for trial in job.trials:
+        _checked_key(job, dataset, trial, known)
+    return trained(job.method, cast(KnownClasses, known))[0], dataset
 
 
 @cache
@@ -216,7 +230,7 @@ def _computed(
             with saying_what_to_lower(method):
                 method, was_cached = trained(method, cast(KnownClasses, known))
         except Exception as error:
-            yield from (Failed(trial, f"meta-training: {_reason(error)}") for trial in missing)
+            yield from (Failed(trial, f"meta-training: {reason_of(error)}") for trial in missing)
             return
         yield Trained(None if was_cached else time.perf_counter() - began)
     left = list(missing)
@@ -243,7 +257,7 @@ def _until_failure(
                 yield Done(left.pop(0), outcome.row, time.perf_counter() - began, evidence)
                 began = time.perf_counter()
     except Exception as error:
-        yield Failed(left.pop(0), _reason(error))
+        yield Failed(left.pop(0), reason_of(error))
 
 
 def _evidence(job: Job, dataset: Dataset, outcome: Outcome) -> bytes:
@@ -253,8 +267,8 @@ def _evidence(job: Job, dataset: Dataset, outcome: Outcome) -> bytes:
     return found.to_bytes()
 
 
-def _reason(error: Exception) -> str:
-    """One line; a bug keeps the name of its error."""
+def reason_of(error: Exception) -> str:
+    """An error in one line; a bug keeps the name of its error."""
     said = " ".join(str(error).split())
     return said if isinstance(error, FewShotError) else f"{type(error).__name__}: {said}"
 

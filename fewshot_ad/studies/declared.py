@@ -156,6 +156,10 @@ class Study(_Entry):
         eval_size: side at which maps meet masks, or ``native``.
         boxes: whether to judge boxes too.
         published: numbers to show beside ours.
+        analysis: what is asked of every episode: its ``metrics``, the ``influence`` of each support
+            image, or metrics by ``sizes`` of defects; see ``analyses``.
+        draws: supports that ``influence`` compares.
+        tiles: factors that ``sizes`` compares, 1 for whole images.
     """
 
     title: str
@@ -171,6 +175,9 @@ class Study(_Entry):
     eval_size: PositiveInt | Literal["native"] = 256
     boxes: bool = False
     published: list[Published] = Field(default_factory=list[Published])
+    analysis: Literal["metrics", "influence", "sizes"] = "metrics"
+    draws: PositiveInt = 20
+    tiles: list[PositiveInt] = Field(default=[1, 2], min_length=1)
 
     @property
     def seed_list(self) -> list[int]:
@@ -184,7 +191,7 @@ class Study(_Entry):
             return entries
         return [{"method": each} if isinstance(each, str) else each for each in entries]
 
-    @field_validator("methods", "targets", "shots", "seeds", "known")
+    @field_validator("methods", "targets", "shots", "seeds", "known", "tiles")
     @classmethod
     def _all_different(cls, entries: Any) -> Any:
         for number, entry in enumerate(entries if isinstance(entries, list) else []):

@@ -6,20 +6,33 @@ the side, cut into overlapping squares of the usual side, and the maps are joine
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from fewshot_ad.api import FewShotError, MetaTrained, Method, Prediction, Support, Track
+from fewshot_ad.api import (
+    Dataset,
+    Episode,
+    FewShotError,
+    MetaTrained,
+    Method,
+    Prediction,
+    Support,
+    Track,
+)
 from fewshot_ad.evaluation.aupro import prepare_truth
+from fewshot_ad.evaluation.evaluator import evaluate
+from fewshot_ad.evaluation.identity import method_name
 from fewshot_ad.evaluation.metrics import Metrics, image_metrics, pixel_metrics
+from fewshot_ad.evaluation.queries import Query
 from fewshot_ad.parts.tiles import Tiling
 
 QUARTILES = 4
+EVAL_SIZE = 256
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,6 +68,16 @@ class Tiled(Method):
         side = self.inner.preprocess.size
         self.preprocess = replace(self.inner.preprocess, size=side * self.factor)
         self._tiling = Tiling((self.preprocess.size, self.preprocess.size), side)
+
+    def params(self) -> dict[str, Any]:
+        """Its own, and those of the method that sees tiles, which is fitted again and again."""
+        return {
+            "inner": {"method": method_name(self.inner), **self.inner.params()},
+            "factor": self.factor,
+            "seed": self.seed,
+            "device": self.device,
+            "preprocess": asdict(self.preprocess),
+        }
 
     def fit(self, support: Support) -> "Tiled":
         """Show the method every tile of every support image."""
@@ -131,3 +154,44 @@ def _judged(
         n_anomalous=len(group),
         metrics=image_metrics(scores[places], is_anomalous[places]) | of_pixels,
     )
+
+
+def size_facts(
+    method: Method, dataset: Dataset, episode: Episode, tiles: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Every quartile of an episode with images whole and in tiles, as JSON takes it.
+
+    Args:
+        method: what judges tiles; neither trained nor fitted.
+        dataset: the episode's.
+        episode: support and query.
+        tiles: how many times larger than a tile the image is shown, one after another.
+
+    Raises:
+        FewShotError: tiles do not suit the method, or an anomalous image has no mask.
+    """
+    return [
+        {
+            "tiles": factor,
+            "smallest": group.smallest,
+            "largest": group.largest,
+            "n_anomalous": group.n_anomalous,
+            **group.metrics.values(),
+        }
+        for factor in tiles
+        for group in _groups(Tiled(inner=method, factor=factor), dataset, episode)
+    ]
+
+
+def _groups(method: Method, dataset: Dataset, episode: Episode) -> list[SizeGroup]:
+    (outcome,) = evaluate(method, dataset, [episode])
+    query = Query(dataset, episode.query, method.preprocess, EVAL_SIZE)
+    masks = [mask for mask in query.masks() if mask is not None]
+    if len(masks) < len(query.samples):
+        raise FewShotError(
+            f"{len(query.samples) - len(masks)} images of {dataset.name}/{episode.target_class} "
+            "have no mask: nothing tells how large their defects are"
+        )
+    maps = [*query.align(outcome.prediction.anomaly_map)]
+    scores = outcome.prediction.image_score.numpy()
+    return metrics_by_size(scores, maps, masks, query.is_anomalous)

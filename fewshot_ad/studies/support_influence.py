@@ -9,6 +9,7 @@ nearest to the mean of all train normals, then again and again the one furthest 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,6 +171,27 @@ def compare_choices(trials: Trials, shots: int, draws: int) -> Choices:
         chosen=chosen,
         chosen_i_auroc=trials.i_auroc(trials.scores(chosen)) if chosen else None,
     )
+
+
+def influence_facts(found: Effects, choices: Choices | None = None) -> dict[str, Any]:
+    """All of it as JSON takes it; images are told by their paths."""
+    arrays = ("left_out", "swapped", "left_out_i_auroc", "swapped_i_auroc", "scores")
+    facts: dict[str, Any] = {
+        "i_auroc": found.i_auroc,
+        "support": [sample.path for sample in found.support],
+        "spares": [sample.path for sample in found.spares],
+        "query": [sample.path for sample in found.query],
+        **{name: getattr(found, name).tolist() for name in arrays},
+    }
+    if choices is None:
+        return facts
+    return facts | {
+        "drawn": [[sample.path for sample in each] for each in choices.drawn],
+        "drawn_i_auroc": choices.drawn_i_auroc.tolist(),
+        "chosen": [sample.path for sample in choices.chosen],
+        "chosen_i_auroc": choices.chosen_i_auroc,
+        "share_below": choices.share_below,
+    }
 
 
 def k_centre(vectors: Float[np.ndarray, "n d"], count: int) -> Int[np.ndarray, " k"]:

@@ -20,3 +20,11 @@ def test_what_cannot_be_cut_is_refused(cli) -> None:
     result = cli("sizes", "--target-class", "screw", "--method", "resad")
     assert result.exit_code == 2
     assert "tiles are for methods that learn from the support alone" in result.stderr
+
+
+def test_a_method_that_keeps_what_it_learns_can_be_cut(cli) -> None:
+    small = (
+        "sizes", "--target-class", "screw", "--shots", 1, "--query-limit", 2, "--backbone",
+        "random:tiny", "--set", "preprocess.size=32",
+    )  # fmt: skip
+    assert len(json.loads(cli(*small, "--json").stdout)) == 2 * 2
