@@ -60,10 +60,18 @@ def main() -> None:
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     for name, folder in vars(parser.parse_args()).items():
         if folder is not None:
-            measured.setdefault(name, {}).update(TAKEN[name](load_rows(folder)))
+            measured[name] = merged(measured.get(name, {}), TAKEN[name](load_rows(folder)))
     MEASURED.write_text(json.dumps(measured, indent=1, sort_keys=True) + "\n")
     for name, page in BLOCKS.items():
         page.write_text(with_table(page.read_text(), name, table(name)))
+
+
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The old numbers with the new ones in their places; what was not measured anew stays."""
+    return old | {
+        name: merged(old.get(name, {}), value) if isinstance(value, dict) else value
+        for name, value in new.items()
+    }
 
 
 def by_method(rows: Iterable[ResultRow]) -> dict[str, Values]:
