@@ -5,8 +5,8 @@ no shared link, no fonts; the browser is told to refuse it, too. Every visitor h
 """
 
 import os
-import socket
 import tempfile
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +14,7 @@ from typing import Any
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.inspection.inspector import Inspector
+from fewshot_ad.serving.listening import address_of, is_loopback, listen
 from fewshot_ad.serving.page_events import Work
 from fewshot_ad.serving.page_guard import Guard
 from fewshot_ad.serving.page_layout import lay_out
@@ -21,8 +22,7 @@ from fewshot_ad.serving.page_session import Setup
 from fewshot_ad.serving.page_views import head
 
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-HOST, PORT = LOOPBACK[0], 7860
+HOST, PORT = "127.0.0.1", 7860
 THEME = {
     "body_background_fill": ("#fdfdfb", "#15171a"),
     "body_text_color": ("#1d1c1a", "#e9e6e0"),
@@ -51,12 +51,20 @@ def serve_page(
     """
     load_gradio()
     uvicorn = import_module("uvicorn")
-    listening = _listen(host, port)
-    with listening, tempfile.TemporaryDirectory(prefix="fewshot-ad-page-") as sent:
+    if not is_loopback(host):
+        warnings.warn(
+            f"{host} can be reached from other machines, and nobody is asked who they are: "
+            "everybody there may use the page; keep to --host 127.0.0.1 if that is not wanted",
+            stacklevel=2,
+        )
+    with (
+        listen(host, port) as listening,
+        tempfile.TemporaryDirectory(prefix="fewshot-ad-page-") as sent,
+    ):
         os.environ["GRADIO_TEMP_DIR"] = sent
         app = page_app(setup, inspector, host)
         config = uvicorn.Config(app, log_level="warning", server_header=False)
-        on_ready(_address(listening))
+        on_ready(address_of(listening))
         try:
             uvicorn.Server(config).run(sockets=[listening])
         except KeyboardInterrupt:  # the server has shut down by itself; it only passes this on
@@ -88,7 +96,7 @@ def page_app(setup: Setup, inspector: Inspector | None = None, host: str = HOST)
         theme=_theme(gradio),
         head=head(),
     )
-    return Guard(app, setup.limits, LOOPBACK if host in LOOPBACK else ())
+    return Guard(app, setup.limits, is_local=is_loopback(host))
 
 
 def load_gradio() -> Any:
@@ -113,22 +121,3 @@ def _theme(gradio: Any) -> Any:
     light = {name: pair[0] for name, pair in THEME.items()}
     dark = {f"{name}_dark": pair[1] for name, pair in THEME.items()}
     return plain.set(**light, **dark)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-    except (OSError, OverflowError) as error:
-        found.close()
-        raise FewShotError(
-            f"cannot listen on {host} port {port}: {error}; choose others with --host and --port"
-        ) from error
-    return found
-
-
-def _address(listening: socket.socket) -> str:
-    host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"

@@ -70,8 +70,8 @@ def rate_axis(lowest: float) -> Axis:
     """From just below the lowest rate to all, equal steps being equal ratios."""
     low = max(lowest, RATES[0]) / 1.3
     marks = [*_thinned([rate for rate in RATES if rate >= low]), 1.0]
-    ticks = tuple((mark, percent(mark)) for mark in marks)
-    return Axis("p-value", low, 1.0, ticks, is_log=True)
+    ticks = tuple((mark, f"{100 * mark:.3g}") for mark in marks)
+    return Axis("p-value, %", low, 1.0, ticks, is_log=True)
 
 
 def _dots(inspector: Inspector, style: int, named: Iterable[tuple[str, float]]) -> Series:

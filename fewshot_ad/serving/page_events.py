@@ -133,6 +133,8 @@ class _Bar:
 
     def __init__(self, tell: Tell, total: int, what: str) -> None:
         self._tell, self._total, self._what, self._done = tell, total, what, 0
+        if total:
+            tell((0, total), desc=what)
 
     def advance(self) -> None:
         """One more is done."""

@@ -5,11 +5,12 @@ tab: by a name that is made to point here, or by a form that is sent here. Both 
 is answered tells the browser to ask nobody else for anything.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from fewshot_ad.serving.limits import MB, Limits
+from fewshot_ad.serving.listening import is_loopback
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -32,11 +33,11 @@ class Guard:
     Args:
         app: the application.
         limits: of what is sent.
-        hosts: names that it may be asked by; none means any.
+        is_local: it is for this machine alone, and is asked by such names alone.
     """
 
-    def __init__(self, app: App, limits: Limits, hosts: Sequence[str] = ()) -> None:
-        self._app, self._limits, self._hosts = app, limits, hosts
+    def __init__(self, app: App, limits: Limits, *, is_local: bool) -> None:
+        self._app, self._limits, self._is_local = app, limits, is_local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
@@ -62,8 +63,8 @@ class Guard:
             name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]
         }
         host = headers.get("host", "")
-        if self._hosts and urlsplit(f"//{host}").hostname not in self._hosts:
-            return 400, f"this page is for {', '.join(self._hosts)} alone"
+        if self._is_local and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            return 400, "this page is for the machine alone that it runs on"
         if scope["method"] in READING:
             return None
         if "origin" in headers and urlsplit(headers["origin"]).netloc != host:

@@ -59,7 +59,7 @@ def _feed(gradio: Any) -> Feed:
 
 def _photos(gradio: Any, label: str, name: str) -> Any:
     return gradio.File(
-        file_count="multiple", file_types=PHOTOS, label=label, elem_id=name, height=170
+        file_count="multiple", file_types=PHOTOS, label=label, elem_id=name, height=190
     )
 
 

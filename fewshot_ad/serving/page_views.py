@@ -2,6 +2,7 @@
 
 import io
 from base64 import b64encode
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -37,13 +38,14 @@ _TEMPLATES = Environment(
 
 def headline(session: Session) -> str:
     """The count of decisions, the promise, and what was warned of."""
-    judged = session.judged
+    counts = Counter(judged.decision for judged in session.judged)
     return _render(
         "headline.html",
         inspector=session.inspector,
         promise=session.inspector.promise if session.inspector else "",
-        n_not_ok=sum(one.decision != "OK" for one in judged),
-        n_judged=len(judged),
+        n_not_ok=counts["NOT OK"],
+        n_unreadable=counts["UNREADABLE"],
+        n_judged=counts.total(),
         notes=(*session.part_notes, *session.photo_notes),
     )
 
@@ -75,7 +77,8 @@ def rows(session: Session) -> list[dict[str, str]]:
 
 def head() -> str:
     """What goes into the head of the document: the look of the page."""
-    return _render("head.html", style=Markup(_TEMPLATES.get_template("page.css").render()))
+    style = Markup(_TEMPLATES.get_template("page.css").render())
+    return _TEMPLATES.get_template("head.html").render(style=style)
 
 
 def masthead() -> str:
@@ -131,9 +134,11 @@ def _about(inspector: Inspector) -> str:
 def picture(pixels: UInt8[np.ndarray, "h w 3"]) -> str:
     """A photo as an address that holds it whole, so that nobody else can ask for it."""
     content = io.BytesIO()
-    Image.fromarray(pixels).save(content, "JPEG", quality=JPEG_QUALITY)
+    Image.fromarray(pixels).save(content, "JPEG", quality=JPEG_QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + b64encode(content.getvalue()).decode()
 
 
 def _render(name: str, **values: Any) -> str:
-    return _TEMPLATES.get_template(name).render(**values)
+    """The template; Gradio would read braces of a name as a template of its own."""
+    html = _TEMPLATES.get_template(name).render(**values)
+    return html.replace("{", "&#123;").replace("$", "&#36;")
