@@ -1,0 +1,92 @@
+"""``fewshot-ad serve``: refusals before anything is loaded, a word to the careless, a clean end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+import warnings
+
+import pytest
+from painted import Painted
+
+from fewshot_ad.api import FewShotError, Preprocess
+from fewshot_ad.inspection import Inspector
+from fewshot_ad.serving.listening import address_of, is_loopback, listen, warn_of_an_open_door
+
+PLATES = Painted()
+
+
+def test_without_the_extra_its_name_is_told(monkeypatch, cli):
+    monkeypatch.delitem(sys.modules, "fewshot_ad.serving.service", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    result = cli("serve", "part.fsad")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        'error: serve needs uvicorn, which is not installed: pip install "fewshot-ad[serve]"\n'
+    )
+
+
+def test_an_empty_token_is_refused(monkeypatch, cli):
+    pytest.importorskip("uvicorn", reason="the extra [serve] is missing")
+    monkeypatch.setenv("FEWSHOT_AD_TOKEN", " ")
+    result = cli("serve", "part.fsad")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: the token is empty")
+
+
+def test_an_address_that_is_taken_or_not_of_this_machine_is_refused():
+    with listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        assert address_of(taken) == f"http://127.0.0.1:{port}"
+        with pytest.raises(FewShotError, match=f"at 127.0.0.1:{port}: Address already in use;"):
+            listen("127.0.0.1", port)
+    with pytest.raises(FewShotError, match=r"cannot listen at 192.0.2.1:80: .*; choose another"):
+        listen("192.0.2.1", 80)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.4", "camera-7"])
+def test_an_open_door_is_told_of(host):
+    assert not is_loopback(host)
+    with pytest.warns(UserWarning, match=f"^{host} can be reached from other machines, and no"):
+        warn_of_an_open_door(host, None)
+
+
+def test_a_guarded_or_own_door_is_not():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_an_open_door("0.0.0.0", "secret")
+        for own in ("127.0.0.1", "::1", "localhost"):
+            warn_of_an_open_door(own, None)
+
+
+@pytest.mark.slow
+def test_it_answers_until_a_signal_comes(tmp_path):
+    pytest.importorskip("uvicorn", reason="the extra [serve] is missing")
+    normals = [PLATES.read_image(sample) for sample in PLATES.train("plate")[:3]]
+    small = {"backbone": "random:tiny", "preprocess": Preprocess(size=32)}
+    Inspector.from_normals(normals, **small).save(tmp_path / "part.fsad")
+    command = [sys.executable, "-m", "fewshot_ad", "serve", "part.fsad", "--port", "0"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"FEWSHOT_AD_TOKEN": "secret", "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline().startswith("part: NOT OK above ")
+        address = process.stdout.readline().split("/predict;")[0].removeprefix("answering at ")
+        with urllib.request.urlopen(f"{address}/healthz") as answer:
+            assert json.load(answer)["status"] == "ok"
+        asked = urllib.request.Request(
+            f"{address}/metrics", headers={"Authorization": "Bearer secret"}
+        )
+        with urllib.request.urlopen(asked) as answer:
+            assert b"fewshot_ad_queue_photos 0.0" in answer.read()
+        process.send_signal(signal.SIGINT)
+        said, errors = process.communicate(timeout=60)
+    assert said == "ended: all that was accepted has been answered\n"
+    assert errors == ""
+    assert process.returncode == 0
