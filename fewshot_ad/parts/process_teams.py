@@ -112,7 +112,8 @@ def _member(
 
 
 def _death(error: ProcessExitedException) -> str:
-    how = f"was killed by {error.signal_name}" if error.signal_name else "ended"
+    code = f"ended with exit code {error.exit_code}"
+    how = f"was killed by {error.signal_name}" if error.signal_name else code
     hint = ", perhaps because memory ran out" if error.signal_name == "SIGKILL" else ""
     return (
         f"process {error.error_index} of the training {how}{hint}; the same command goes on where "

@@ -1,5 +1,6 @@
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def test_the_same_content_gives_the_same_bytes(path: Path, tmp_path: Path) -> No
     again = KnownRecord(KNOWN.names, frozenset({"f1", "f0"}), KNOWN.held_out, 4)
     write_checkpoint(tmp_path / "again", IDENTITY, again, STATE)
     assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_a_file_says_how_many_processes_made_it_if_more_than_one_did(path: Path) -> None:
+    assert b"processes" not in path.read_bytes()  # as files of one process always were
+    write_checkpoint(path, IDENTITY, replace(KNOWN, processes=3), STATE)
+    assert read_checkpoint(path, IDENTITY)[0] == replace(KNOWN, processes=3)
 
 
 def test_parts_of_a_shared_tensor_are_written_apart(tmp_path: Path) -> None:
