@@ -37,6 +37,7 @@ COMMANDS = {
     "cache": "What is kept on disk so that no run computes it again; show it, clear it.",
     "weights": "Where published weights lie on this machine; check them, fetch them.",
 }
+FILES = {"app": "page"}  # a module of that name would take the place of our own app, below
 OFFLINE = ("FEWSHOT_AD_OFFLINE", "HF_HUB_OFFLINE")  # what we read, and what libraries read
 INTERRUPTED = 130
 USER_ERROR = 2
@@ -76,8 +77,8 @@ class Commands(TyperGroup):
 
 
 def load_command(name: str) -> Any:
-    """The command behind a name, from the file of that name."""
-    command = typer.main.get_command(import_module(f"{__name__}.{name}").app)
+    """The command behind a name, from the file of that name, with one exception."""
+    command = typer.main.get_command(import_module(f"{__name__}.{FILES.get(name, name)}").app)
     command.help = command.help or COMMANDS[name]
     return command
 

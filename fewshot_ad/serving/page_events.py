@@ -125,7 +125,7 @@ def connect(gradio: Any, blocks: Any, work: Work, feed: Any, shown: Any) -> None
         **turns | {"show_progress": "hidden"},
     )
     saved = shown.save.click(one_line(save), [state], [shown.file], **turns)
-    saved.success(None, js=PRESS_DOWNLOAD)
+    saved.success(None, js=PRESS_DOWNLOAD, api_visibility="private")
 
 
 class _Bar:
