@@ -16,6 +16,7 @@ from fewshot_ad.serving.listening import address_of, listen, warn_of_an_open_doo
 app = typer.Typer()
 
 DEFAULTS = Limits()
+MOST_PIXELS = 170_000_000  # Pillow itself refuses little more
 EXTRA = 'pip install "fewshot-ad[serve]"'
 
 
@@ -47,7 +48,8 @@ def serve_command(
         int, typer.Option(min=1, metavar="N", help="Photos of a request.")
     ] = DEFAULTS.photos,
     max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Pixels of a photo, decoded.")
+        int,
+        typer.Option(min=1, max=MOST_PIXELS, metavar="N", help="Pixels of a photo, decoded."),
     ] = DEFAULTS.pixels,
     weights_dir: options.WeightsDir = None,
     trust: Annotated[

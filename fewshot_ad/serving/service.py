@@ -32,6 +32,7 @@ from fastapi.exceptions import RequestValidationError  # pyright: ignore[reportM
 from fastapi.responses import JSONResponse  # pyright: ignore[reportMissingImports]
 from fastapi.security import HTTPBearer  # pyright: ignore[reportMissingImports]
 from prometheus_client import CONTENT_TYPE_LATEST  # pyright: ignore[reportMissingImports]
+from starlette.exceptions import HTTPException  # pyright: ignore[reportMissingImports]
 
 from fewshot_ad import __version__
 from fewshot_ad.api import FewShotError
@@ -52,7 +53,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     408: {"model": Refusal, "description": "The body came too slowly."},
     413: {"model": Refusal, "description": "Too many bytes, photos or pixels."},
     422: {"model": Refusal, "description": "No photo, or one that cannot be read."},
-    503: {"model": Refusal, "description": "The queue is full; see Retry-After."},
+    503: {"model": Refusal, "description": "The queue is full, see Retry-After; or the disk."},
 }
 
 Photos = Annotated[list[UploadFile], File(description="one photo or several")]
@@ -188,6 +189,14 @@ def _of_odd_request(_: Request, error: Exception) -> JSONResponse:
     return _refusal(422, f"{first['loc'][-1]}: {first['msg']}")
 
 
+def _of_http(_: Request, error: Exception) -> JSONResponse:
+    """What the framework or the gate refuses; a full disk is nothing that the client did wrong."""
+    assert isinstance(error, HTTPException)
+    if isinstance(error.__cause__, OSError):
+        return _refusal(503, f"no room for what was sent: {error.__cause__.strerror}; come back")
+    return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
+
+
 def _of_a_bug(_: Request, error: Exception) -> JSONResponse:
     return _refusal(500, f"{type(error).__name__}: the service failed; its log has more")
 
@@ -195,5 +204,6 @@ def _of_a_bug(_: Request, error: Exception) -> JSONResponse:
 ANSWERS: dict[type[Exception], Callable[[Request, Exception], JSONResponse]] = {
     FewShotError: _of_user_error,
     RequestValidationError: _of_odd_request,
+    HTTPException: _of_http,
     Exception: _of_a_bug,
 }

@@ -1,7 +1,9 @@
 """Over a real socket: decisions as the inspector's, refusals in one line, and no harm done."""
 
 import base64
+import errno
 import io
+import os
 import socket
 
 import numpy as np
@@ -146,6 +148,17 @@ def test_one_who_sends_too_slowly_is_sent_away(monkeypatch):
         head = HEAD + b"Content-Length: 999\r\n\r\n" + MARK
         assert raw(client, head, [])[0].startswith(b"HTTP/1.1 408 ")
         assert client.counted('fewshot_ad_requests_total{status="408"}') == 1
+
+
+def test_a_full_disk_is_not_the_clients_fault(client, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("starlette.datastructures.UploadFile.write", fail)
+    status, line = client.refusal(photos()[0])
+    assert (status, line) == (503, "no room for what was sent: No space left on device; come back")
+    monkeypatch.undo()
+    assert client.predict(photos()[0])[0] == 200
 
 
 def test_one_who_hangs_up_does_no_harm(client):
