@@ -5,9 +5,12 @@ no shared link, no fonts; the browser is told to refuse it, too. Every visitor h
 """
 
 import os
+import signal
 import tempfile
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +25,7 @@ from fewshot_ad.serving.page_session import Setup
 from fewshot_ad.serving.page_views import head
 
 SILENT = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
+LAST_SECONDS = 2  # for requests that go on when the page is stopped; open pages always have one
 HOST, PORT = "127.0.0.1", 7860
 THEME = {
     "body_background_fill": ("#fdfdfb", "#15171a"),
@@ -63,12 +67,12 @@ def serve_page(
     ):
         os.environ["GRADIO_TEMP_DIR"] = sent
         app = page_app(setup, inspector, host)
-        config = uvicorn.Config(app, log_level="warning", server_header=False)
+        config = uvicorn.Config(
+            app, log_level="warning", server_header=False, timeout_graceful_shutdown=LAST_SECONDS
+        )
         on_ready(address_of(listening))
-        try:
+        with suppress(KeyboardInterrupt), _ending_by_signal():
             uvicorn.Server(config).run(sockets=[listening])
-        except KeyboardInterrupt:  # the server has shut down by itself; it only passes this on
-            return
 
 
 def page_app(setup: Setup, inspector: Inspector | None = None, host: str = HOST) -> Guard:
@@ -109,6 +113,19 @@ def load_gradio() -> Any:
         raise FewShotError("the page needs Gradio: pip install 'fewshot-ad[app]'")
     os.environ.update(SILENT)
     return import_module("gradio")
+
+
+@contextmanager
+def _ending_by_signal() -> Generator[None]:
+    """The server passes on the signal that ended it, which must not kill before all is cleaned."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _theme(gradio: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -125,14 +126,19 @@ def serving(folder, *arguments):
     """The page as people start it; gives its address."""
     command = [sys.executable, "-m", "fewshot_ad", "app", "--port", "0", *map(str, arguments)]
     with (folder / "log.txt").open("wb") as log:
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        scratch = folder / "scratch"
+        scratch.mkdir()
+        places = {**os.environ, "TMPDIR": str(scratch)}
+        pipe = subprocess.PIPE
+        server = subprocess.Popen(command, stdout=pipe, stderr=log, text=True, env=places)
         try:
             line = server.stdout.readline()
             yield re.search(r"http://[\d.]+:\d+", line)[0] + "/"
         finally:
             server.terminate()
-            server.wait(20)
+            assert server.wait(20) == 0
             server.stdout.close()
+    assert not list(scratch.glob("fewshot-ad-*"))  # what was sent, and parts that were saved
 
 
 def stored(folder, samples, label):
