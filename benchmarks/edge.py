@@ -27,7 +27,7 @@ from fewshot_ad import Inspector
 from fewshot_ad.api import FewShotError, MetaTrained, Preprocess
 from fewshot_ad.data import load_dataset
 from fewshot_ad.evaluation.known import known_images
-from fewshot_ad.inspection.exported import SUFFIXES, open_exported
+from fewshot_ad.inspection.exported import SUFFIXES, Format, open_exported
 from fewshot_ad.inspection.exporting import export
 from fewshot_ad.methods import load_method
 
@@ -35,7 +35,13 @@ HERE = Path(__file__).parent
 METHODS = ("resad", "patchcore", "padim", "simplenet")
 QUICK = {"resad": {"steps": 2, "held_out": 0.0}, "simplenet": {"steps": 2}}
 KNOWN = ("washer", "pill")  # of which ResAD learns what changes no time
-WAYS = (("torch", False), ("onnx", False), ("openvino", False), ("onnx", True), ("openvino", True))
+WAYS: tuple[tuple[Format, bool], ...] = (
+    ("torch", False),
+    ("onnx", False),
+    ("openvino", False),
+    ("onnx", True),
+    ("openvino", True),
+)
 
 
 def fitted(name: str, backbone: str, size: int, shots: int, target: str) -> Inspector:

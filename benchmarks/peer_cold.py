@@ -39,7 +39,8 @@ def make(folder: Path) -> None:
         inner.fit()
     model.eval()
     model.to_torch(folder)
-    model.to_openvino(folder, input_size=(job["size"], job["size"]))
+    side = job["size"], job["size"]
+    model.to_openvino(folder, input_size=side, onnx_kwargs={"dynamic_axes": {}})  # one image
 
 
 def untrained(job: dict[str, Any]) -> Any:

@@ -42,6 +42,11 @@ FULL = {
         "--query-limit 30",
     ],
     "Windows": ["windows.py"],
+    "At the edge": [
+        "edge.py --backbone random:resnet18 --repeats 7",
+        "edge.py --backbone tiny --repeats 7",
+        "overhead.py",
+    ],
 }
 QUICK = {
     "A study of one class": ["study.py --shots 1 2 --seeds 2 --query-limit 4"],
@@ -50,6 +55,10 @@ QUICK = {
     "Growth": ["scaling.py --images 10 20 --banks 1000 2000 --sizes 64 128"],
     "Backbones in other precisions": ["precision.py --seeds 1 --query-limit 4 --repeats 1"],
     "Windows": ["windows.py --model ViT-B-32 --size 64 --repeats 1"],
+    "At the edge": [
+        "edge.py --size 64 --repeats 1 --methods patchcore",
+        "overhead.py --backbone random:tiny --size 64 --repeats 1",
+    ],
 }
 PEERS = {
     "anomalib": [
@@ -59,6 +68,7 @@ PEERS = {
         "--backbone random:wide_resnet50_2",
         f"peers.py {RESNET18} --target-class bottle --query-limit 20",
     ],
+    "Cold starts beside anomalib": ["cold_start.py"],
 }
 
 

@@ -45,7 +45,7 @@ def made(name, **changes):
         method=method,
         normals=("a", "b", "c"),
         squares=normals,
-        views=(),
+        views=tuple(Photo("x", each).view for each in photos()),
         calibration=calibration,
         rule=Rule(0.01),
     )
