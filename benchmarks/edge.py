@@ -65,9 +65,9 @@ def photo_files(folder: Path, target: str, count: int = 12) -> list[str]:
     return [str(path) for path in paths]
 
 
-def in_process(python: str, *arguments: object) -> dict[str, float]:
+def in_process(*arguments: object) -> dict[str, float]:
     """What a worker prints last."""
-    command = [python, *map(str, arguments)]
+    command = [*map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr}")

@@ -42,7 +42,7 @@ def stages(method: ResAD, photos: Iterator[Tensor]) -> dict[str, Callable[[], ob
     rows = [to_vectors(maps) for maps in embedded]
     residuals = stage.subtract_once(embedded, support)
     levels = models.scores(residuals)
-    size = (method.preprocess.size,) * 2
+    size = method.preprocess.size, method.preprocess.size
     return {
         "backbone": lambda: method.features.backbone(next(photos)),
         "predict": lambda: method.predict(next(photos)),
