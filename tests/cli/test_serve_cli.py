@@ -2,20 +2,40 @@
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import urllib.request
 import warnings
+from pathlib import Path
 
 import pytest
 from painted import Painted
 
 from fewshot_ad.api import FewShotError, Preprocess
+from fewshot_ad.cli import load_command
 from fewshot_ad.inspection import Inspector
 from fewshot_ad.serving.listening import address_of, is_loopback, listen, warn_of_an_open_door
 
 PLATES = Painted()
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+
+
+@pytest.mark.parametrize("line", re.findall(r"^(?:\w+=\S+ )?(fewshot-ad serve.*)$", PAGE, re.M))
+def test_the_commands_of_the_page_parse(line):
+    _, name, *arguments = shlex.split(line)
+    assert load_command(name).make_context(line, arguments).params["part"] == Path("part.fsad")
+
+
+def test_the_limits_of_the_page_are_those_of_the_command():
+    given = load_command("serve").make_context("serve", ["part.fsad"]).params
+    assert given["max_pixels"] == 50_000_000
+    stated = re.findall(r"\(?`--([a-z-]+)`,? \(?(\d+)\b", PAGE.replace(" million", "000000"))
+    assert len(stated) == 4
+    for name, value in stated:
+        assert given[name.replace("-", "_")] == int(value)
 
 
 def test_without_the_extra_its_name_is_told(monkeypatch, cli):
