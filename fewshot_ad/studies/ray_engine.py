@@ -96,8 +96,8 @@ class RayCluster:
         ray = _ray()
 
         is_local = self._address == "local"
-        if self._address not in ("local", "auto"):
-            _check_reachable(self._address)
+        if not is_local and (address := self._found()):
+            _check_reachable(address)
         settings: dict[str, Any] = {"address": self._address}
         if is_local:
             settings |= {"num_cpus": self._processors, "include_dashboard": False}
@@ -109,16 +109,33 @@ class RayCluster:
                 logging_level=logging.ERROR,
                 runtime_env={"env_vars": _environment(is_local)},
             )
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except Exception as error:  # Ray has no class of its own for a start that failed
             said = " ".join(str(error).split())
-            raise FewShotError(
-                f"no Ray cluster at {self._address} ({said}); start one with 'ray start --head', "
-                "or give --address local"
-            ) from error
+            if is_local:
+                raise FewShotError(
+                    f"Ray did not start here ({said}); try again when this machine is less busy, "
+                    "or leave out --engine ray"
+                ) from error
+            raise _no_cluster(self._address, said) from error
         try:
             yield
         finally:
             ray.shutdown()
+
+    def _found(self) -> str | None:
+        """Where the cluster is said to be; None where this release of Ray does not tell it ahead.
+
+        Raises:
+            FewShotError: ``auto``, and this machine belongs to no cluster.
+        """
+        if self._address != "auto":
+            return self._address
+        services = import_module("ray._private.services")
+        tell = getattr(services, "get_ray_address_from_environment", lambda *_: None)
+        try:
+            return tell("auto", None)
+        except ConnectionError as error:
+            raise _no_cluster("auto", "none was started here") from error
 
 
 def _check_reachable(address: str) -> None:
@@ -133,10 +150,14 @@ def _check_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
-        raise FewShotError(
-            f"no Ray cluster at {address} ({error.strerror or error}); start one with "
-            "'ray start --head', or give --address local"
-        ) from error
+        raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, reason: str) -> FewShotError:
+    return FewShotError(
+        f"no Ray cluster at {address} ({reason}); start one with 'ray start --head', or give "
+        "--address local"
+    )
 
 
 def _ray() -> Any:

@@ -1,8 +1,12 @@
 """A real Ray cluster of several worker processes on this machine."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from studies.test_engines import job_of, run, values
@@ -11,6 +15,7 @@ from fewshot_ad.api import FewShotError
 from fewshot_ad.studies import ray_engine
 from fewshot_ad.studies.engines import Queue
 from fewshot_ad.studies.ray_engine import RayCluster
+from fewshot_ad.studies.store import STORE
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +67,77 @@ def test_a_cluster_gives_the_rows_of_one_process_while_workers_are_killed(tmp_pa
     ]
     assert run(alone, jobs).holes == []
     assert values(alone) == values(path)  # and nothing doubled
+
+
+STUDY = """\
+title: Two classes on a cluster
+methods:
+  - method: only_here:OwnEdges
+    set: {preprocess.size: 32}
+targets:
+  - dataset: synthetic
+    classes: [screw, gear]
+shots: [1]
+seeds: 2
+query_limit: 2
+eval_size: 32
+"""
+OWN = """
+from strangers import NearestEdges
+class OwnEdges(NearestEdges):
+    pass
+"""
+
+
+@contextmanager
+def running_cluster(folder: str, path: str) -> Iterator[dict[str, str]]:
+    """A cluster as ``ray start --head`` starts it, and the environment in which ``auto`` finds it.
+
+    Args:
+        folder: that no other cluster uses; short, for sockets lie in it.
+        path: where its workers find modules.
+    """
+    around = {**os.environ, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
+    around |= {"PYTHONPATH": path, "RAY_ADDRESS": ""}
+    options = ["--block", "--port=0", "--num-cpus=2", "--include-dashboard=false"]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", *options]
+    with subprocess.Popen(
+        command, env=around, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as head:
+        try:
+            assert head.stdout is not None
+            assert any("Ray runtime started" in line for line in head.stdout)
+            yield around
+            assert head.poll() is None  # it outlives a study
+        finally:
+            head.terminate()  # it ends what it started
+
+
+@pytest.mark.slow
+def test_auto_finds_the_cluster_that_ray_start_started(cli, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("ray")
+    study, alone, cluster = tmp_path / "study.yaml", tmp_path / "alone", tmp_path / "cluster"
+    study.write_text(STUDY)
+    (tmp_path / "only_here.py").write_text(OWN)  # workers of other clusters do not find it
+    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    command = [sys.executable, "-m", "fewshot_ad", "study", study, "--out", cluster]
+    command += ["--engine", "ray", "--address", "auto"]
+    with TemporaryDirectory(prefix="ray") as folder, running_cluster(folder, path) as around:
+        done = subprocess.run(
+            [*map(str, command)], env=around, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    assert cli("study", study, "--out", alone).exit_code == 0
+    assert len(values(alone / STORE)) == 4
+    assert values(alone / STORE) == values(cluster / STORE)
+
+
+def test_auto_does_not_wait_for_a_cluster_that_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(FewShotError, match=r"no Ray cluster at 127.0.0.1:1 \(Connection refused\)"):
+        list(RayCluster("auto", 1).run(Queue([])))
 
 
 @pytest.mark.parametrize(
