@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import escape
 
@@ -13,6 +13,7 @@ from fewshot_ad.inspection.inspector import Inspector
 from fewshot_ad.serving.page_session import Session, Setup
 from fewshot_ad.serving.page_views import findings, headline
 
+FARS = (0.1, 50.0)  # ends of the slider, in percent
 ERROR_SHOWN = 20  # seconds
 PRESS_DOWNLOAD = "() => document.querySelector('#file a, button#file').click()"
 
@@ -71,26 +72,59 @@ class Work:
             session.set_far(percentage / 100)
         return session
 
+    def save(self, session: Session | None) -> str:
+        """The file of the part."""
+        return str(self.begin(session).save())
+
+
+class Touches(NamedTuple):
+    """The work as Gradio calls it: values of components in, values of components out."""
+
+    begin: Callable[..., Any]
+    learn: Callable[..., Any]
+    open: Callable[..., Any]
+    judge: Callable[..., Any]
+    move: Callable[..., Any]
+    save: Callable[..., Any]
+
 
 def connect(gradio: Any, blocks: Any, work: Work, feed: Any, shown: Any) -> None:
     """Tie what is touched to the work, and its outcome to what is shown.
 
     All work takes turns, since it shares the fitted methods and the list of warnings.
     """
-    progress = gradio.Progress()
+    touches = Touches(*map(_in_one_line(gradio), _touches(gradio, work)))
     turns: dict[str, Any] = {
         "concurrency_limit": 1,
         "concurrency_id": "inspector",
         "api_visibility": "private",
         "show_progress_on": shown.headline,
     }
-    everything = [shown.session, shown.headline, shown.far, shown.save, shown.findings]
+    follow = turns | {"trigger_mode": "always_last", "show_progress": "hidden"}
+    state, far = shown.session, shown.far
+    everything = [state, shown.headline, far, shown.save, shown.findings]
+    learned_from = [state, feed.normals, feed.new, feed.name, far]
+    blocks.load(touches.begin, None, everything, **turns)
+    feed.learn.click(touches.learn, learned_from, everything, **turns)
+    feed.part.upload(touches.open, [state, feed.part, feed.new], everything, **turns)
+    feed.new.change(touches.judge, [state, feed.new], everything, **turns)
+    far.input(touches.move, [state, far], [shown.headline, shown.findings], **follow)
+    saved = shown.save.click(touches.save, [state], [shown.file], **turns)
+    saved.success(None, js=PRESS_DOWNLOAD, api_visibility="private")
+
+
+def _touches(gradio: Any, work: Work) -> Touches:
+    """Gradio knows its progress by the default of an argument."""
+    progress = gradio.Progress()
 
     def view(session: Session) -> list[Any]:
         inspector = session.inspector
-        far = gradio.skip() if inspector is None else 100 * inspector.rule.far
+        far = gradio.skip() if inspector is None else _on_slider(inspector.rule.far)
         save = gradio.update(interactive=inspector is not None)
         return [session, headline(session), far, save, findings(session)]
+
+    def begin() -> list[Any]:
+        return view(work.begin())
 
     def learn(
         session: Any, normals: Any, new: Any, name: str, far: float, tell: Any = progress
@@ -104,28 +138,15 @@ def connect(gradio: Any, blocks: Any, work: Work, feed: Any, shown: Any) -> None
         return view(work.judge(session, new, tell))
 
     def move(session: Any, far: float) -> list[Any]:
-        _, head, _, _, found = view(work.move(session, far))
-        return [head, found]
+        moved = work.move(session, far)
+        return [headline(moved), findings(moved)]
 
-    def save(session: Any) -> str:
-        return str(session.save())
+    return Touches(begin, learn, open_part, judge, move, work.save)
 
-    one_line = _in_one_line(gradio)
-    state, far = shown.session, shown.far
-    blocks.load(lambda: view(work.begin()), None, everything, **turns)
-    learn_inputs = [state, feed.normals, feed.new, feed.name, far]
-    feed.learn.click(one_line(learn), learn_inputs, everything, **turns)
-    feed.part.upload(one_line(open_part), [state, feed.part, feed.new], everything, **turns)
-    feed.new.change(one_line(judge), [state, feed.new], everything, **turns)
-    far.input(
-        one_line(move),
-        [state, far],
-        [shown.headline, shown.findings],
-        trigger_mode="always_last",
-        **turns | {"show_progress": "hidden"},
-    )
-    saved = shown.save.click(one_line(save), [state], [shown.file], **turns)
-    saved.success(None, js=PRESS_DOWNLOAD, api_visibility="private")
+
+def _on_slider(far: float) -> float:
+    """A rate in percent, at the nearer end where a saved part wants another than the slider has."""
+    return min(max(100 * far, FARS[0]), FARS[1])
 
 
 class _Bar:

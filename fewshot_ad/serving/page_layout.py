@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 from fewshot_ad.inspection.thresholds import FAR
-from fewshot_ad.serving.page_events import Work, connect
+from fewshot_ad.serving.page_events import FARS, Work, connect
 from fewshot_ad.serving.page_views import findings, headline, masthead, step_head
 
 PHOTOS = [".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"]
-FARS = (0.1, 50.0)  # ends of the slider, in percent
 CLEAN_EVERY, KEPT = 600, 3600  # seconds; of what was sent
 WAITING = 32  # requests at most; more are told to come later
 

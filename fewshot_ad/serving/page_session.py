@@ -10,9 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
-import numpy as np
-from PIL import Image
-
 from fewshot_ad.api import FewShotError, Method
 from fewshot_ad.evaluation.reading import read_ahead
 from fewshot_ad.evaluation.writing import errors_in_one_line
@@ -20,15 +17,14 @@ from fewshot_ad.images import ImageStream
 from fewshot_ad.inspection.inspector import Inspector
 from fewshot_ad.inspection.photos import Photo, Unreadable, read_photo
 from fewshot_ad.inspection.thresholds import FAR
-from fewshot_ad.inspection.verdicts import Verdict, find_regions
+from fewshot_ad.inspection.verdicts import Verdict
 from fewshot_ad.serving.limits import MB, Limits, sent_photo
+from fewshot_ad.serving.page_verdicts import Judged, as_shown, decided, urgency
 
 PAGE_LIMITS = Limits(body_bytes=512 * MB, photos=64)
-SHOWN_SIDE = 800
 PART = "part.fsad"
 
 T = TypeVar("T")
-Judged = Verdict | Unreadable
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,7 +66,7 @@ class Session:
     @property
     def judged(self) -> list[Judged]:
         """What cannot be read first, then the highest scores."""
-        return sorted(self._seen.values(), key=_urgency)
+        return sorted(self._seen.values(), key=urgency)
 
     @property
     def fitted(self) -> Inspector:
@@ -181,6 +177,9 @@ class Session:
 
     def _check(self, files: Sequence[str]) -> None:
         self.setup.limits.check_photos(len(files))
+        gone = [Path(file).name for file in files if not Path(file).exists()]
+        if gone:
+            raise FewShotError(f"{gone[0]} was sent too long ago and is gone; drop it again")
         self.setup.limits.check_bytes(sum(Path(file).stat().st_size for file in files))
 
     def _take(self, inspector: Inspector, notes: tuple[str, ...]) -> None:
@@ -190,7 +189,7 @@ class Session:
     def _judge_each(self, inspector: Inspector, files: Sequence[str]) -> Iterator[Judged]:
         for judged in inspector.judge_each(read_ahead(files, self._read)):
             is_verdict = isinstance(judged, Verdict)
-            yield decided(_as_shown(judged), inspector) if is_verdict else judged
+            yield decided(as_shown(judged), inspector) if is_verdict else judged
 
     def _read(self, file: str) -> Photo | Unreadable:
         with _sent(file) as photo:
@@ -199,33 +198,6 @@ class Session:
                 return read_photo(photo)
             except FewShotError as error:
                 return Unreadable(photo.name, str(error))
-
-
-def decided(verdict: Verdict, inspector: Inspector) -> Verdict:
-    """The same photo and score under the rule as it is now."""
-    calibration, scale = inspector.calibration, inspector.scale
-    is_anomalous = verdict.score > inspector.threshold
-    p_value = inspector.rule.p_value(verdict.score, calibration.scores, calibration.altered_scores)
-    return replace(
-        verdict,
-        is_anomalous=is_anomalous,
-        p_value=p_value,
-        regions=find_regions(verdict.anomaly_map, scale.level, is_anomalous),
-        scale=scale,
-    )
-
-
-def _as_shown(verdict: Verdict) -> Verdict:
-    """No larger than a screen shows it."""
-    height, width = verdict.pixels.shape[:2]
-    ratio = min(1.0, SHOWN_SIDE / max(height, width))
-    size = max(1, round(width * ratio)), max(1, round(height * ratio))
-    heat = Image.fromarray(verdict.anomaly_map.astype(np.float32))
-    return replace(
-        verdict,
-        pixels=np.asarray(Image.fromarray(verdict.pixels).resize(size)),
-        anomaly_map=np.asarray(heat.resize(size, Image.Resampling.BILINEAR)),
-    )
 
 
 @contextmanager
@@ -251,8 +223,3 @@ def _noted(work: Callable[[], T], folder: str = "") -> tuple[T, tuple[str, ...]]
 
 def _line(said: Exception | str, folder: str) -> str:
     return " ".join((str(said).replace(folder, "") if folder else str(said)).split())
-
-
-def _urgency(judged: Judged) -> tuple[bool, float]:
-    is_verdict = isinstance(judged, Verdict)
-    return is_verdict, -judged.score if is_verdict else 0.0

@@ -16,7 +16,8 @@ from fewshot_ad.inspection.thresholds import percent, standing_out
 from fewshot_ad.inspection.verdicts import Verdict
 from fewshot_ad.report.svg import swatch
 from fewshot_ad.serving import page_chart
-from fewshot_ad.serving.page_session import Judged, Session
+from fewshot_ad.serving.page_session import Session
+from fewshot_ad.serving.page_verdicts import Judged
 
 NORMALS_SHOWN = 24
 THUMBNAIL = 160

@@ -8,7 +8,8 @@ from fewshot_ad.cli import load_command
 from fewshot_ad.serving.limits import FORMATS, MB
 from fewshot_ad.serving.page import HOST, PORT
 from fewshot_ad.serving.page_layout import KEPT
-from fewshot_ad.serving.page_session import PAGE_LIMITS, SHOWN_SIDE
+from fewshot_ad.serving.page_session import PAGE_LIMITS
+from fewshot_ad.serving.page_verdicts import SHOWN_SIDE
 
 TEXT = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
 PAGE = TEXT[TEXT.index("## The page") :]

@@ -18,7 +18,7 @@ from fewshot_ad.cli import load_command
 from fewshot_ad.inspection import Inspector
 from fewshot_ad.methods import load_method
 from fewshot_ad.serving import page
-from fewshot_ad.serving.page_events import Work
+from fewshot_ad.serving.page_events import Work, _on_slider
 from fewshot_ad.serving.page_session import Setup
 
 PLATES = Painted(n_train=8)
@@ -80,6 +80,11 @@ def test_visitors_share_a_part_but_not_what_they_do_with_it(files):
 def test_the_slider_waits_for_a_part(files):
     session = Work(SETUP, None).move(None, 5.0)
     assert session.inspector is None
+
+
+@pytest.mark.parametrize(("far", "shown"), [(0.2, 20.0), (0.0001, 0.1), (0.9, 50.0)])
+def test_the_slider_shows_the_nearest_rate_it_has(far, shown):
+    assert _on_slider(far) == pytest.approx(shown)
 
 
 def test_without_gradio_the_extra_is_named(monkeypatch):
@@ -167,7 +172,7 @@ PROBE = """
 import json
 from fewshot_ad.methods import load_method
 from fewshot_ad.serving.page import lay_out, load_gradio
-from fewshot_ad.serving.page_events import Work
+from fewshot_ad.serving.page_events import Work, _on_slider
 from fewshot_ad.serving.page_session import Setup
 
 gradio = load_gradio()

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from fewshot_ad.api import FewShotError, Preprocess
 from fewshot_ad.inspection import Inspector
 from fewshot_ad.methods import load_method
 from fewshot_ad.serving.limits import Limits
-from fewshot_ad.serving.page_session import SHOWN_SIDE, Session, Setup
+from fewshot_ad.serving.page_session import Session, Setup
+from fewshot_ad.serving.page_verdicts import SHOWN_SIDE
 from fewshot_ad.serving.page_views import rows
 
 PLATES = Painted(n_train=8)
@@ -215,6 +217,12 @@ def test_what_cannot_be_done_is_one_line(tmp_path, touch, line):
     assert "\n" not in str(caught.value)
     assert str(tmp_path) not in str(caught.value)
     assert session.inspector is None
+
+
+def test_photos_that_were_cleaned_away_are_named(session, normals):
+    Path(normals[2]).unlink()
+    with pytest.raises(FewShotError, match=r"^2\.png was sent too long ago"):
+        session.fit(normals)
 
 
 def test_a_rate_that_is_none_changes_nothing(session):
