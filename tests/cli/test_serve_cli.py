@@ -1,7 +1,7 @@
 """``fewshot-ad serve``: refusals before anything is loaded, a word to the careless, a clean end."""
 
+import http.client
 import json
-import os
 import re
 import shlex
 import signal
@@ -9,6 +9,8 @@ import subprocess
 import sys
 import urllib.request
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -81,32 +83,69 @@ def test_a_guarded_or_own_door_is_not():
             warn_of_an_open_door(own, None)
 
 
-@pytest.mark.slow
-def test_it_answers_until_a_signal_comes(tmp_path):
+@pytest.fixture
+def running(tmp_path, monkeypatch):
+    """The command in a process of its own, and where it answers."""
     pytest.importorskip("uvicorn", reason="the extra [serve] is missing")
     normals = [PLATES.read_image(sample) for sample in PLATES.train("plate")[:3]]
     small = {"backbone": "random:tiny", "preprocess": Preprocess(size=32)}
     Inspector.from_normals(normals, **small).save(tmp_path / "part.fsad")
+    monkeypatch.setenv("FEWSHOT_AD_TOKEN", "secret")
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
     command = [sys.executable, "-m", "fewshot_ad", "serve", "part.fsad", "--port", "0"]
     with subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"FEWSHOT_AD_TOKEN": "secret", "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline().startswith("part: NOT OK above ")
-        address = process.stdout.readline().split("/predict;")[0].removeprefix("answering at ")
-        with urllib.request.urlopen(f"{address}/healthz") as answer:
-            assert json.load(answer)["status"] == "ok"
-        asked = urllib.request.Request(
-            f"{address}/metrics", headers={"Authorization": "Bearer secret"}
-        )
-        with urllib.request.urlopen(asked) as answer:
-            assert b"fewshot_ad_queue_photos 0.0" in answer.read()
-        process.send_signal(signal.SIGINT)
-        said, errors = process.communicate(timeout=60)
+        address = re.match(r"answering at http://(.+)/predict;", process.stdout.readline())[1]
+        yield process, address
+        process.kill()
+
+
+TOKEN = {"Authorization": "Bearer secret"}
+
+
+def resident(address):
+    """Megabytes that the service tells Prometheus of."""
+    asked = urllib.request.Request(f"http://{address}/metrics", headers=TOKEN)
+    with urllib.request.urlopen(asked) as answer:
+        told = re.search(rb"^process_resident_memory_bytes (.*)$", answer.read(), re.MULTILINE)
+    return float(told[1]) / 2**20
+
+
+@pytest.mark.slow
+def test_it_answers_until_a_signal_comes(running):
+    process, address = running
+    with urllib.request.urlopen(f"http://{address}/healthz") as answer:
+        assert json.load(answer)["status"] == "ok"
+    assert resident(address) > 0
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
     assert said == "ended: all that was accepted has been answered\n"
     assert errors == ""
     assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_ten_thousand_requests(running):
+    from requesting import form, photos  # which need the extra
+
+    _, address = running
+    kind = TOKEN | {"Content-Type": "multipart/form-data; boundary=mark"}
+    bodies = [form(each) for each in photos()]
+
+    def ask(count):
+        with closing(http.client.HTTPConnection(address, timeout=60)) as connection:
+            for number in range(count):
+                connection.request("POST", "/predict", bodies[number % len(bodies)], kind)
+                with connection.getresponse() as answer:
+                    assert answer.status == 200
+                    answer.read()
+
+    def resident_after(count):
+        with ThreadPoolExecutor(8) as pool:
+            assert len([*pool.map(ask, [count // 8] * 8)]) == 8
+        return resident(address)
+
+    before = resident_after(1000)
+    assert resident_after(10_000) < before + 8
