@@ -192,8 +192,9 @@ def _of_odd_request(_: Request, error: Exception) -> JSONResponse:
 def _of_http(_: Request, error: Exception) -> JSONResponse:
     """What the framework or the gate refuses; a full disk is nothing that the client did wrong."""
     assert isinstance(error, HTTPException)
-    if isinstance(error.__cause__, OSError):
-        return _refusal(503, f"no room for what was sent: {error.__cause__.strerror}; come back")
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno is not None:  # a timeout is one, without number
+        return _refusal(503, f"no room for what was sent: {cause.strerror}; come back")
     return JSONResponse({"detail": error.detail}, error.status_code, error.headers)
 
 

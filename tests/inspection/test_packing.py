@@ -109,13 +109,17 @@ def test_a_meta_trained_method_brings_its_checkpoint(tmp_path):
 
 
 def test_an_old_file_is_read_by_this_version():
-    """Written by the first version that had this format; never written again."""
-    inspector = Inspector.load(OLD)
+    """Written by the first version that had this format; never written again.
+
+    Its method, patchcore, has counted zeros beyond the border since: the file is read, and says so.
+    """
+    with pytest.warns(UserWarning, match="scores have changed since it was fitted"):
+        inspector = Inspector.load(OLD)
     bad, good = inspector.predict([defect(), arrays()[0]])
     stored = json.loads(members_of(OLD)["inspector.json"])
     assert stored["normals"] == list(inspector.normals)
     assert inspector.calibration.scores == tuple(stored["calibration"]["scores"])
-    assert bad.score == pytest.approx(0.514144, rel=1e-4)
+    assert bad.score == pytest.approx(0.514373, rel=1e-4)
     assert (bad.decision, good.decision) == ("NOT OK", "OK")
     assert OLD.stat().st_size < 60_000
 
