@@ -47,7 +47,6 @@ class PatchCoreHead(nn.Module):
         super().__init__()
         if method.n_neighbors != 1:
             raise FewShotError("a re-weighted image score cannot be exported: set n_neighbors=1")
-        assert method.bank_ is not None
         self.side, self.unit_length = method.neighbourhood, method.unit_length
         self.nearest = Distance(method.bank_)
 
