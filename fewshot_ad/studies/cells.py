@@ -39,6 +39,7 @@ class Job:
         known_limit, eval_size, boxes: as the study has them.
         memory: bytes that this may hold at most.
         finished: keys of rows that need not be computed again.
+        earlier: cells that this code has computed before, each with the key of its row.
         threads: that a worker may use for it; 0 for as many as it has.
     """
 
@@ -52,6 +53,7 @@ class Job:
     boxes: bool
     memory: int = 0
     finished: frozenset[str] = frozenset()
+    earlier: frozenset[tuple[str, str]] = frozenset()
     threads: int = 0
 
     @property
@@ -162,6 +164,7 @@ def compute(job: Job) -> Iterator[Answer]:
     for trial in job.trials:
         try:
             key = _checked_key(job, dataset, trial, known)
+            _check_unchanged(job, trial, key)
         except Exception as error:
             yield Failed(trial, reason_of(error))
             continue
@@ -218,6 +221,20 @@ def _checked_key(job: Job, dataset: Dataset, trial: Episode, known: KnownNames |
         samples = (*trial.support, *trial.anomalous_support, *trial.query)
         check_leaks(trial, image_digests(dataset, samples), known)
     return row_key(cell_of(job.method, dataset, trial, eval_size=job.eval_size, known=known))
+
+
+def _check_unchanged(job: Job, trial: Episode, key: str) -> None:
+    """Refuse a second row for a cell: beside the first one, a mean over both would be of neither.
+
+    Raises:
+        FewShotError: the store has a row of this cell and code with other images.
+    """
+    keys = {there for cell, there in job.earlier if cell == job.cell(trial)}
+    if keys and key not in keys:
+        raise FewShotError(
+            f"images or masks of {'/'.join(job.target)}, or of what was known, have changed since "
+            "the store got its row of this cell; put them back, or give another --out"
+        )
 
 
 def _computed(

@@ -80,10 +80,13 @@ class _Conductor:
 
     def with_finished(self, job: Job) -> Job:
         """The job as it starts: rows that another run has written meanwhile are known to it."""
-        code = None if self._any_code else code_digest(job.method)
-        name = job.identity["method"]
-        finished = self._store.finished(name, *job.target, code, boxes=job.boxes)
-        started = replace(job, finished=finished)
+        code, name = code_digest(job.method), job.identity["method"]
+        wanted = None if self._any_code else code
+        started = replace(
+            job,
+            finished=self._store.finished(name, *job.target, wanted, boxes=job.boxes),
+            earlier=self._store.cells(name, *job.target, code),
+        )
         self._left[started] = list(job.trials)
         return started
 

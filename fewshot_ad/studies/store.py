@@ -149,6 +149,19 @@ class Store:
         with told(self.path, self._timeout), self._engine.begin() as connection:
             return frozenset(connection.execute(wanted).scalars())
 
+    def cells(
+        self, method: str, dataset: str, target_class: str, code: str
+    ) -> frozenset[tuple[str, str]]:
+        """Cells of a method on a class, as declared, that this code has computed, with keys."""
+        wanted = select(ROWS.c.cell, ROWS.c.key).where(
+            ROWS.c.method == method,
+            ROWS.c.dataset == dataset,
+            ROWS.c.target_class == target_class,
+            ROWS.c.code == code,
+        )
+        with told(self.path, self._timeout), self._engine.begin() as connection:
+            return frozenset((cell, key) for cell, key in connection.execute(wanted))
+
     def note_training(self, method: str, backbone: str | None, seconds: float) -> None:
         """Keep what a meta-training took, for estimates."""
         values = {"method": method, "backbone": backbone, "seconds": seconds}

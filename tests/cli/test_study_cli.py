@@ -7,6 +7,7 @@ import pytest
 
 from fewshot_ad.evaluation.results import row_key
 from fewshot_ad.images import write_image
+from fewshot_ad.studies import cells
 from fewshot_ad.studies.store import STORE, load_failures, load_rows, load_studies
 
 STUDY = """\
@@ -76,6 +77,25 @@ def test_two_folders_are_two_datasets(cli, study, tmp_path) -> None:
     rows = json.loads(result.stdout)
     assert {row["target_class"] for row in rows} == {"plate"}
     assert len({row["query_digest"] for row in rows}) == 2
+
+
+def test_images_that_have_changed_make_no_second_row(cli, study, tmp_path) -> None:
+    paint_plates(tmp_path / "plates", 0)
+    before = "  - dataset: synthetic\n    classes: [screw, gear]\n"
+    study.write_text(STUDY.replace(before, '  - dataset: "folder:{data}"\n'))
+    command = ("study", study, "--data", tmp_path / "plates", "--out", tmp_path / "out")
+    assert cli(*command).exit_code == 0
+    rows = load_rows(tmp_path / "out")
+    paint_plates(tmp_path / "plates", 1)
+    cells.loaded.cache_clear()  # a later run is another process
+    result = cli(*command)
+    assert result.exit_code == 1
+    assert "put them back, or give another --out" in result.stdout
+    assert load_rows(tmp_path / "out") == rows
+    paint_plates(tmp_path / "plates", 0)
+    cells.loaded.cache_clear()
+    assert cli(*command).exit_code == 0
+    assert load_rows(tmp_path / "out") == rows
 
 
 def test_a_dry_run_says_what_would_run_and_cost_and_writes_nothing(cli, study, tmp_path) -> None:
