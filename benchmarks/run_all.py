@@ -71,6 +71,8 @@ PEERS = {
     "Cold starts beside anomalib": ["cold_start.py"],
 }
 
+FAILED = "failed:\n"
+
 
 def runnable(commands: list[str]) -> list[str]:
     """Those whose images and weights are here."""
@@ -96,7 +98,7 @@ def outcome(command: str) -> str:
         text=True,
         check=False,
     )
-    text = done.stdout.strip() if done.returncode == 0 else f"failed:\n{done.stderr.strip()}"
+    text = done.stdout.strip() if done.returncode == 0 else f"{FAILED}{done.stderr.strip()}"
     is_markdown = "| ---" in text and done.returncode == 0
     shown = command.replace(script, f"python benchmarks/{script}")
     return f"`{shown}`\n\n" + (text if is_markdown else f"```\n{text}\n```")
@@ -137,6 +139,9 @@ def main() -> None:
             print(f"## {title}\n\n{text}\n")
             continue
         earlier = sections(RESULTS.read_text()) if RESULTS.exists() else {}
+        if FAILED in text and title in earlier:
+            print(f"## {title}\n\n{text}\n\nThe page keeps what was measured before.")
+            continue
         write_page(head, earlier | {title: text})
 
 
