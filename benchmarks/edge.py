@@ -68,7 +68,8 @@ def photo_files(folder: Path, target: str, count: int = 12) -> list[str]:
 def in_process(*arguments: object) -> dict[str, float]:
     """What a worker prints last."""
     command = [*map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    away = tempfile.gettempdir()  # some leave caches where they are
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=away)
     if done.returncode:
         raise RuntimeError(f"{command}: {done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])
