@@ -50,8 +50,8 @@ class Gate:
             await self._app(scope, receive, send)
         elif scope["path"] == GUARDED:
             await self._measure(scope, receive, send)
-        else:
-            await self._admit(scope, receive, send, self._check_token)
+        elif await self._passes(scope, receive, send, self._check_token):
+            await self._app(scope, self._counted(receive), send)
 
     async def _measure(self, scope: Message, receive: Receive, send: Send) -> None:
         status, since = 500, time.perf_counter()
@@ -62,20 +62,26 @@ class Gate:
             await send(message)
 
         try:
-            await self._admit(scope, receive, noting, self._check_all)
+            if await self._passes(scope, receive, noting, self._check_all):
+                await self._let_in(scope, receive, noting)
         finally:
             self._metrics.requests.labels(str(status)).inc()
             self._metrics.seconds.observe(time.perf_counter() - since)
 
-    async def _admit(
+    async def _passes(
         self, scope: Message, receive: Receive, send: Send, check: Callable[[Headers], None]
-    ) -> None:
+    ) -> bool:
+        """Whether nothing is wrong with the head of a request; it is refused otherwise."""
         try:
             check(dict(scope["headers"]))
         except HTTPException as error:
             refusal = JSONResponse({"detail": error.detail}, error.status_code, error.headers)
             await refusal(scope, receive, send)
-            return
+            return False
+        return True
+
+    async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Hand a request with photos on; only these take places in the queue."""
         self._inside += 1
         try:
             await self._app(scope, self._counted(receive), send)

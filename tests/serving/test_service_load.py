@@ -1,5 +1,6 @@
 """Many requests at once: none is lost, one too many is told so, who has no token gets nothing."""
 
+import asyncio
 import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +12,9 @@ from requesting import form, inspector, photos, png, serving, until
 
 from fewshot_ad.api import Preprocess
 from fewshot_ad.images import ImageStream
+from fewshot_ad.serving import gate
 from fewshot_ad.serving.limits import Limits
+from fewshot_ad.serving.metrics import Metrics
 
 
 def test_fifty_clients_at_once_are_all_answered_as_if_alone():
@@ -72,6 +75,37 @@ def test_one_too_many_is_told_to_come_back_and_the_others_are_answered(held):
         assert [answer.result()[0] for answer in inside] == [200] * 3
         assert client.predict(photos()[0])[0] == 200
         assert client.counted('fewshot_ad_requests_total{status="503"}') == 1
+
+
+def test_who_looks_at_the_metrics_takes_no_place_in_the_queue():
+    """Straight at the gate: one looks and is slow about it while another sends a photo."""
+
+    async def both():
+        looked, answered = asyncio.Event(), []
+
+        async def app(scope, receive, send):
+            if scope["path"] == "/metrics":
+                await looked.wait()
+            await send({"type": "http.response.start", "status": 200})
+
+        async def nothing():
+            return {"type": "http.request"}
+
+        async def ask(path):
+            async def send(message):
+                answered.append((path, message.get("status")))
+
+            await door({"type": "http", "path": path, "headers": []}, nothing, send)
+
+        door = gate.Gate(app, limits=Limits(), queue=1, token=None, metrics=Metrics())
+        look = asyncio.create_task(ask("/metrics"))
+        await asyncio.sleep(0)
+        await ask("/predict")
+        looked.set()
+        await look
+        return answered
+
+    assert asyncio.run(both()) == [("/predict", 200), ("/metrics", 200)]
 
 
 def test_what_was_accepted_is_answered_before_the_end(held):
