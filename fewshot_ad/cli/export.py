@@ -35,9 +35,7 @@ def export_command(
         bool, typer.Option("--int8", help="Backbone in 8 bits; says what that changes.")
     ] = False,
     weights_dir: options.WeightsDir = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Import code that FILE names; only if it is your own.")
-    ] = False,
+    trust: options.Trust = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Write all of an inspector's predict as one graph, for onnxruntime, OpenVINO or torch.

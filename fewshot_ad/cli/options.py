@@ -60,6 +60,9 @@ Paper = Annotated[
         help="The settings of the paper, where the defaults are others; --set still goes on top.",
     ),
 ]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Import code that FILE names; only if it is your own.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
 KnownLimit = Annotated[
     int,

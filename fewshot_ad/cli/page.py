@@ -42,9 +42,7 @@ def app_command(
     weights_dir: options.WeightsDir = None,
     settings: options.Settings = None,
     paper: options.Paper = False,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Import code that FILE names; only if it is your own.")
-    ] = False,
+    trust: options.Trust = False,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:

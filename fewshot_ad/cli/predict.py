@@ -71,9 +71,7 @@ def predict_command(
         bool, typer.Option("--no-overlays", help="Paint no maps on photos.")
     ] = False,
     weights_dir: options.WeightsDir = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Import code that FILE names; only if it is your own.")
-    ] = False,
+    trust: options.Trust = False,
     device: options.Device = "auto",
     as_json: AsJson = False,
     quiet: options.Quiet = False,

@@ -52,9 +52,7 @@ def serve_command(
         typer.Option(min=1, max=MOST_PIXELS, metavar="N", help="Pixels of a photo, decoded."),
     ] = DEFAULTS.pixels,
     weights_dir: options.WeightsDir = None,
-    trust: Annotated[
-        bool, typer.Option("--trust", help="Import code that FILE names; only if it is your own.")
-    ] = False,
+    trust: options.Trust = False,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
 ) -> None:

@@ -36,7 +36,7 @@ class Finding:
     Attributes:
         cell: digest of the cell as it was declared.
         asked: the analysis and what it was asked with.
-        code: digest of the method's code.
+        code: digest of the code of the method and of the analysis.
         dataset, target_class, known, method, params, shots, seed: the cell, to be read by people.
         facts: what ``influence_facts`` says, or ``{"groups": ...}`` of ``size_facts``.
     """
@@ -125,7 +125,7 @@ def _name(finding: Finding) -> str:
 
 def _asked(study: Study, job: Job, known: dict[str, Finding]) -> Iterator[Finding | Failure]:
     """What comes of every episode of a job; nothing is prepared where all of it is known."""
-    code, ready = code_digest(job.method), None
+    code, ready = code_digest(job.method, CODE[study.analysis]), None
     for trial in job.trials:
         wanted = Finding(
             cell=job.cell(trial),
@@ -177,3 +177,7 @@ def _sizes(
 
 
 ANALYSES = {"influence": _influence, "sizes": _sizes}
+CODE = {
+    "influence": "fewshot_ad.studies.support_influence",
+    "sizes": "fewshot_ad.studies.small_defects",
+}

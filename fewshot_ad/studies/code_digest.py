@@ -21,18 +21,22 @@ ALWAYS = ("fewshot_ad.evaluation.evaluator", "fewshot_ad.evaluation.known")
 DISPATCH = frozenset({"fewshot_ad.methods"})  # imports by name; a method's own file is added
 
 
-def code_digest(method: Method) -> str:
+def code_digest(method: Method, *asking: str) -> str:
     """Short digest of the code that a method's rows hang on.
 
     A stranger's method adds the files of its class and its bases, and not what these import.
+
+    Args:
+        method: of any configuration.
+        asking: modules that make something else of it than rows.
     """
-    return _digest_of_kind(type(method))
+    return _digest_of_kind(type(method), asking)
 
 
 @cache
-def _digest_of_kind(method: type[Method]) -> str:
+def _digest_of_kind(method: type[Method], asking: tuple[str, ...]) -> str:
     kinds = [kind for kind in method.__mro__ if issubclass(kind, Method)]
-    start = (*(kind.__module__ for kind in kinds), *ALWAYS)
+    start = (*(kind.__module__ for kind in kinds), *ALWAYS, *asking)
     lines = [f"version {package_version()}"]
     lines += [f"{module} {_digest_of(module)}" for module in sorted(_reached(start))]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@ import ast
 import pytest
 
 from fewshot_ad.methods import load_method
+from fewshot_ad.studies import analyses
 from fewshot_ad.studies import code_digest as module
 from fewshot_ad.studies.code_digest import code_digest
 
@@ -55,3 +56,9 @@ def test_an_edit_of_a_part_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert code_digest(method) != before
     finally:
         module._digest_of_kind.cache_clear()
+
+
+def test_what_is_asked_of_a_method_counts_too() -> None:
+    method = load_method("patchcore")
+    digests = {code_digest(method), *(code_digest(method, each) for each in analyses.CODE.values())}
+    assert len(digests) == 1 + len(analyses.CODE)
