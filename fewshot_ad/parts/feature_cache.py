@@ -24,6 +24,7 @@ from fewshot_ad.parts.feature_store import (
     feature_folder,
     store_limit,
 )
+from fewshot_ad.parts.passing import pass_once
 from fewshot_ad.parts.recent import Recent
 from fewshot_ad.parts.weight_files import weight_folders
 
@@ -49,7 +50,7 @@ class FeatureCache:
 
     The images least recently asked for are forgotten first. A hit returns the bits that were
     computed. Any number of threads may call it; two that miss the same image at the same time both
-    compute it.
+    compute it. Images that pass once (``parts.passing``) are neither looked for nor kept.
 
     Attributes:
         store: where features are looked for and kept besides, across runs; None for nowhere.
@@ -75,7 +76,7 @@ class FeatureCache:
         Raises:
             FewShotError: a feature is NaN or infinite.
         """
-        if not len(images):
+        if not len(images) or pass_once():
             return self.backbone(images)
         keys = [_key(image) for image in images]
         found = self._take(keys)
@@ -99,6 +100,8 @@ class FeatureCache:
             what: name that tells this making from all others.
             make: from one map per level.
         """
+        if pass_once():
+            return make(self(image))
         key = what, _key(image[0])
         with self._lock:
             found = self._made.find(key)

@@ -301,6 +301,9 @@ def _keep_nearest(
     """Fold proposed pairs, sorted by query and then row, into the ``k`` nearest so far."""
     if not len(asked):
         return
+    if distance.shape[1] == 1:
+        _keep_one_nearest(distance[:, 0], row[:, 0], asked, exact, found)
+        return
     place = place_in_group(asked, len(distance))
     width = int(place.max()) + 1
     distances = distance.new_full((len(distance), width), torch.inf)
@@ -310,3 +313,19 @@ def _keep_nearest(
     k = distance.shape[1]
     distance.copy_(ranked.values[:, :k])
     row.copy_(torch.cat([row, rows], dim=1).gather(1, ranked.indices[:, :k]))
+
+
+def _keep_one_nearest(
+    distance: Float[Tensor, " q"],
+    row: Int[Tensor, " q"],
+    asked: Int[Tensor, " p"],
+    exact: Float[Tensor, " p"],
+    found: Int[Tensor, " p"],
+) -> None:
+    """The same for one neighbour, without a sort; what was there stays if it is as near."""
+    before = distance.clone()
+    distance.scatter_reduce_(0, asked, exact, "amin")
+    wins = exact == distance[asked]
+    first = torch.full_like(row, torch.iinfo(row.dtype).max)
+    first.scatter_reduce_(0, asked[wins], found[wins], "amin")
+    torch.where(distance < before, first, row, out=row)

@@ -18,12 +18,14 @@ from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.maps import to_vectors
+from fewshot_ad.parts.passing import pass_once
 from fewshot_ad.parts.products import Blocks, ProductIndex
 from fewshot_ad.parts.recent import Recent
 
 Metric = Literal["euclidean", "cosine"]
 SupportMaps = Float[Tensor, "n c hs ws"] | Sequence[Float[Tensor, "_ c hs ws"]]
 Match = tuple[Float[Tensor, " q"], Int[Tensor, " q"]]
+_Known = tuple[Float[Tensor, "c hs ws"], bytes]  # an image's features and their digest
 
 BLOCKS: Blocks | None = None  # those that suit the bank
 
@@ -107,6 +109,9 @@ class NestedMatcher:
     share one search, and so do seeds that have a support image in common. Pairs are known by the
     digests of their features; the least recently used are forgotten once ``byte_limit`` is reached,
     and so are support images made ready for search, once these hold ``index_limit`` bytes.
+
+    Query images that pass once (``parts.passing``) are searched in all supports at a time, which is
+    quicker, and forgotten; unless the supports are larger than that.
     """
 
     def __init__(self, byte_limit: int = 256 * 2**20, index_limit: int = 128 * 2**20) -> None:
@@ -142,8 +147,11 @@ class NestedMatcher:
             raise FewShotError(
                 "The bank of support features is empty: give at least one support image"
             )
-        pairs = zip(query_maps, self._digests(query_maps), strict=True)
-        nearest = [self._match_image(*pair, supports, metric) for pair in pairs]
+        if pass_once() and sum(maps.nbytes for maps, _ in supports) <= self._indices.byte_limit:
+            nearest = [self._search(_image_rows(image), supports, metric) for image in query_maps]
+        else:
+            pairs = zip(query_maps, self._digests(query_maps), strict=True)
+            nearest = [self._match_image(*pair, supports, metric) for pair in pairs]
         size = query_maps.shape[2:]
         distance, index = (
             torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
@@ -154,33 +162,34 @@ class NestedMatcher:
         self,
         image: Float[Tensor, "c h w"],
         digest: bytes,
-        supports: Sequence[tuple[Float[Tensor, "c hs ws"], bytes]],
+        supports: Sequence[_Known],
         metric: Metric,
     ) -> Match:
         distance = torch.full((image[0].numel(),), torch.inf, device=image.device)
         index = torch.zeros_like(distance, dtype=torch.int64)
         positions, how = supports[0][0][0].numel(), f"{metric} {image.device}"
-        ready = None
-        for number, (support, support_digest) in enumerate(supports):
-            bank = (support_digest, how)
-            found = self._pairs.find((digest, bank))
+        rows = None
+        for number, support in enumerate(supports):
+            pair = digest, support[1], how
+            found = self._pairs.find(pair)
             if found is None:
-                ready = _prepare(_image_rows(image), metric) if ready is None else ready
-                found = self._search(ready, support, bank, metric)
-                self._pairs.keep((digest, bank), found)
+                rows = _image_rows(image) if rows is None else rows
+                near, row = self._search(rows, [support], metric)
+                found = self._pairs.keep(pair, (near, row.int()))
             _keep_closer(distance, index, *found, number * positions)
         return distance, index
 
     def _search(
-        self, ready: Tensor, maps: Float[Tensor, "c hs ws"], bank: tuple[bytes, str], metric: Metric
+        self, queries: Float[Tensor, "q c"], supports: Sequence[_Known], metric: Metric
     ) -> Match:
-        """Search one support image, which is made ready for all the queries to come."""
+        """Search support images together; they are made ready for all the queries to come."""
         self.searches += 1
+        bank = b"".join(digest for _, digest in supports), f"{metric} {queries.device}"
         index = self._indices.find(bank)
         if index is None:
-            index = self._indices.keep(bank, _index(_image_rows(maps), metric))
-        distance, row = _search(ready, index, metric)
-        return distance, row.int()
+            rows = torch.cat([_image_rows(maps) for maps, _ in supports])
+            index = self._indices.keep(bank, _index(rows, metric))
+        return _search(_prepare(queries, metric), index, metric)
 
     def _digests(self, maps: Float[Tensor, "n c h w"]) -> list[bytes]:
         """Of every image; known while the tensor lives and nobody has changed it."""

@@ -82,6 +82,17 @@ def test_a_not_ok_photo_has_a_region_even_where_resizing_flattens_its_peak():
         assert verdict.is_anomalous or not verdict.regions
 
 
+def test_photos_are_forgotten_once_they_are_judged():
+    inspector = Inspector.from_normals(arrays(), "residual_distance", preprocess=TINY)
+    before = inspector.method.features.stats
+    found = inspector.predict([defect(), defect(2)])
+    assert inspector.method.features.stats == before
+    images = torch.stack([prepare(each, TINY) for each in (defect(), defect(2))])
+    expected = inspector.method.predict(images)
+    assert [one.score for one in found] == expected.image_score.tolist()
+    assert inspector.method.features.stats.misses == before.misses + 2
+
+
 def test_a_normal_photo_looks_the_same_whatever_is_judged_beside_it():
     inspector = Inspector.from_normals(arrays(), MeanColour())
     alone = inspector.predict(arrays(8)[7])[0].overlay()

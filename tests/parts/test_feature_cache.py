@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.backbones import Backbone, load_backbone
 from fewshot_ad.parts.feature_cache import MISSES_AT_ONCE, FeatureCache, load_features
+from fewshot_ad.parts.passing import passing_once
 
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 BYTES_EACH = 4 * (32 * 8 * 8 + 96 * 4 * 4 + 160 * 2 * 2)
@@ -30,6 +31,10 @@ def backbone() -> Backbone:
     loaded = load_backbone("random:tiny")
     object.__setattr__(loaded, "network", Counting(loaded.network))
     return loaded
+
+
+def summed(levels: list[Tensor]) -> Tensor:
+    return levels[0].sum(dim=1, keepdim=True)
 
 
 def equal(some: list[Tensor], others: list[Tensor]) -> bool:
@@ -77,6 +82,17 @@ def test_a_limit_too_small_for_one_image_still_answers(backbone: Backbone):
     cache = FeatureCache(backbone, max_bytes=10)
     assert equal(cache(IMAGES), backbone(IMAGES))
     assert cache.stats.bytes == 0
+
+
+def test_images_that_pass_once_have_the_same_bits_and_are_forgotten(backbone: Backbone):
+    cache = FeatureCache(backbone)
+    asked = FeatureCache(backbone).made(IMAGES[:1], "sum", summed)
+    with passing_once():
+        assert equal(cache(IMAGES), backbone(IMAGES))
+        assert torch.equal(cache.made(IMAGES[:1], "sum", summed), asked)
+    assert cache.stats == FeatureCache(backbone).stats
+    cache(IMAGES)
+    assert cache.stats.misses == 6
 
 
 def test_what_the_caller_does_to_features_stays_with_the_caller(backbone: Backbone):

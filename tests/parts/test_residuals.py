@@ -7,6 +7,7 @@ from torch import Tensor
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts import residuals
+from fewshot_ad.parts.passing import passing_once
 from fewshot_ad.parts.products import Blocks, ProductIndex
 from fewshot_ad.parts.residuals import NestedMatcher, match, match_distribution, residual, take
 
@@ -186,6 +187,25 @@ def test_nested_matcher_forgets_the_least_recently_used() -> None:
     again = matcher(queries, support)
     assert matcher.searches > 3
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("index_limit", [1, 2**20])
+def test_images_that_pass_once_get_the_same_bits_and_are_forgotten(
+    generator: torch.Generator, metric: str, index_limit: int
+) -> None:
+    queries, support = (torch.rand(3, 6, 4, 5, generator=generator) for _ in range(2))
+    support[2] = support[0]
+    remembering, passing = NestedMatcher(), NestedMatcher(index_limit=index_limit)
+    expected = remembering(queries, support, metric)
+    with passing_once():
+        found = passing(queries, [support[:1], support[1:]], metric)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+    is_searched_whole = index_limit > support.nbytes
+    assert passing.searches == (3 if is_searched_whole else 3 * 2)
+    passing(queries, support, metric)
+    assert (passing.searches > 3 * 2) == is_searched_whole
 
 
 def test_nested_matcher_gives_an_image_alone_the_bits_of_a_batch() -> None:
