@@ -182,7 +182,7 @@ class Filter(nn.Module):
         super().__init__()
         self.register_buffer("kernel", solved.kernel.detach().cpu().clone())
 
-    def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """Constrained residuals."""
         return functional.conv2d(residuals, self.kernel, padding=SIDE // 2)
 

@@ -14,12 +14,21 @@ from fewshot_ad.parts.seeding import seeded_weights
 ConstraintorKind = Literal["conv", "least_squares", "identity", "none"]
 
 
-def build_constraintor(kind: ConstraintorKind, channels: int, seed: int) -> nn.Module:
-    """The constraintor of one level by its kind; ``none`` passes residuals on as they are."""
+def build_constraintor(
+    kind: ConstraintorKind, channels: int, seed: int, width: int | None = None
+) -> nn.Module:
+    """The constraintor of one level by its kind; ``none`` passes residuals on as they are.
+
+    Args:
+        kind: which one.
+        channels: of the residuals.
+        seed: of first weights.
+        width: of what comes out of ``least_squares``; the others change no width.
+    """
     if kind == "conv":
         return ConvConstraintor(channels, seed)
     if kind == "least_squares":
-        return LeastSquaresConstraintor(channels)
+        return LeastSquaresConstraintor(channels, width)
     return IdentityConstraintor(channels) if kind == "identity" else nn.Identity()
 
 

@@ -35,7 +35,10 @@ class FlowLevel(LevelModel):
         seed = method.seed * 16 + level
         self.method = method
         self.scale = ResidualScale()
-        self.constraintor = build_constraintor(method.constraintor, channels, seed)
+        kind, width = method.constraintor, method.constrained_channels
+        self.constraintor = build_constraintor(kind, channels, seed, width)
+        if isinstance(self.constraintor, LeastSquaresConstraintor):
+            channels = len(self.constraintor.kernel)
         self.flow = ConditionalFlow(channels, method.flow_blocks, method.position_dims, seed=seed)
         self.boundary = RunningBoundary()
         self.peak = LikelihoodPeak()

@@ -8,6 +8,7 @@ weights and no steps that could go astray; how well it carries over still hangs 
 varied the known classes are (docs/resad.md).
 
 Extrapolation, Interpolation, and Smoothing of Stationary Time Series. Wiener. MIT Press 1949.
+The approximation of one matrix by another of lower rank. Eckart, Young. Psychometrika 1936.
 """
 
 from collections.abc import Sequence
@@ -41,21 +42,28 @@ class Moments(NamedTuple):
 
 
 class LeastSquaresConstraintor(nn.Module):
-    """A 3x3 convolution at the minimum of the squared eq. 2; the identity until it is solved."""
+    """A 3x3 convolution at the minimum of the squared eq. 2; the identity until it is solved.
+
+    Args:
+        channels: of the residuals.
+        width: how many channels come out, at most ``channels``; with fewer, it is the best
+            convolution of that rank, and what follows has less to do.
+    """
 
     kernel: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int | None = None) -> None:
         super().__init__()
-        kernel = torch.zeros(channels, channels, SIDE, SIDE)
-        kernel[:, :, SIDE // 2, SIDE // 2] = torch.eye(channels)
+        width = min(channels, width or channels)
+        kernel = torch.zeros(width, channels, SIDE, SIDE)
+        kernel[:, :, SIDE // 2, SIDE // 2] = torch.eye(width, channels)
         self.register_buffer("kernel", kernel)
 
-    def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def forward(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """Constrained residuals of either sign, about one per channel on known normals."""
         return in_shares(self._filtered, residuals)
 
-    def _filtered(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def _filtered(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         # One image at a time, so that an image has the same bits alone and in a batch.
         constrained = [functional.conv2d(one, self.kernel, padding="same") for one in residuals]
         return torch.stack(constrained)
@@ -81,15 +89,30 @@ class LeastSquaresConstraintor(nn.Module):
         size, middle = len(normal), self._middle()
         imagined = PRIOR * size / defects
         anomalous = anomalous + imagined * anomalous.diagonal().mean() * torch.eye(size).to(normal)
-        filters = torch.linalg.solve(anomalous + normal, anomalous[:, middle])
-        left = (filters * (normal @ filters)).sum() / len(middle)  # mean square of known normals
+        both = anomalous + normal
+        filters = torch.linalg.solve(both, anomalous[:, middle])
+        if len(self.kernel) < len(middle):
+            filters = filters @ _loudest(filters, both, len(self.kernel))
+        left = (filters * (normal @ filters)).sum() / len(self.kernel)  # mean square of normals
         filters = filters / left.clamp(min=LEAST_LEFT).sqrt()
         self.kernel.copy_(filters.T.reshape(self.kernel.shape))
 
     def _middle(self) -> Tensor:
         """Which entries of a window belong to its middle, channel by channel."""
-        area = SIDE * SIDE
-        return torch.arange(len(self.kernel), device=self.kernel.device) * area + area // 2
+        area, channels = SIDE * SIDE, self.kernel.shape[1]
+        return torch.arange(channels, device=self.kernel.device) * area + area // 2
+
+
+def _loudest(
+    filters: Float[Tensor, "k c"], moments: Float[Tensor, "k k"], width: int
+) -> Float[Tensor, "c d"]:
+    """Orthonormal directions of what comes through; the rest of it is the least that can be lost.
+
+    The loss is |W' u - W u|^2 above its minimum in the mean over windows u, so the best W' of a
+    rank keeps the greatest principal components of W u (Eckart and Young).
+    """
+    _, directions = torch.linalg.eigh(filters.T @ moments @ filters)
+    return directions[:, -width:]
 
 
 def window_moments(

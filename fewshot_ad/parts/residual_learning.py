@@ -72,6 +72,8 @@ class ResidualLearner(BackboneMethod, MetaTrained):
         constraintor: ``conv`` is the papers'; ``least_squares`` is a convolution at the minimum of
             ResAD's loss with squared norms, which takes no training; ``identity`` trains from one
             that changes nothing; ``none``.
+        constrained_channels: at most so many come out of ``least_squares``, those in which the most
+            passes; what the flow costs hangs on them. None for all.
         flow_blocks: coupling blocks of the flow; 0 scores by the length of constrained residuals.
         position_dims: width of the position code that conditions the flow, 0 for none.
         noise: added to what the flow learns from, in units of known normals; 0 as in the papers.
@@ -99,6 +101,7 @@ class ResidualLearner(BackboneMethod, MetaTrained):
     held_out: float = 0.2
     learned_share: float | None = None
     constraintor: ConstraintorKind = "identity"
+    constrained_channels: int | None = None
     flow_blocks: int = 8
     position_dims: int = 0
     noise: float = 1.0
@@ -119,6 +122,7 @@ class ResidualLearner(BackboneMethod, MetaTrained):
             self,
             neighbourhood=Odd(),
             channels=Between(2),  # a coupling block splits them in two
+            constrained_channels=Between(2),
             known_shots=COUNT,
             known_supports=COUNT,
             held_out=SHARE,

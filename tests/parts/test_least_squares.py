@@ -29,8 +29,8 @@ def rows_of(maps: Tensor) -> np.ndarray:
     return np.stack([padded[i, :, y : y + 3, x : x + 3].reshape(c * 9) for i, y, x in places])
 
 
-def solve_slowly(classes: list[tuple[Tensor, Tensor]]) -> np.ndarray:
-    """The same problem as one stack of weighted rows: normals to 0, anomalies to themselves."""
+def weighted_rows(classes: list[tuple[Tensor, Tensor]]) -> tuple[np.ndarray, np.ndarray]:
+    """The problem as one stack of weighted rows: normals to 0, anomalies to themselves."""
     left, right, loudness = [], [], []
     for maps, cells in classes:
         rows, is_anomalous = rows_of(maps), cells.flatten().numpy()
@@ -46,7 +46,12 @@ def solve_slowly(classes: list[tuple[Tensor, Tensor]]) -> np.ndarray:
     prior = np.sqrt(imagined * np.mean(loudness)) * np.eye(unknowns)
     left = [*(mean * rows for rows in left), prior]
     right = [*(mean * rows for rows in right), prior[:, 4::9]]
-    return np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0]
+    return np.concatenate(left), np.concatenate(right)
+
+
+def solve_slowly(classes: list[tuple[Tensor, Tensor]]) -> np.ndarray:
+    """Least squares on all rows."""
+    return np.linalg.lstsq(*weighted_rows(classes), rcond=None)[0]
 
 
 def solved(classes: list[tuple[Tensor, Tensor]], seed: int = 0) -> LeastSquaresConstraintor:
@@ -65,6 +70,36 @@ def test_it_is_the_minimum_of_the_squared_loss() -> None:
     classes = [draw_class(0), draw_class(1, images=7, scale=5.0)]
     expected = solve_slowly(classes).T
     np.testing.assert_allclose(direction(solved(classes).kernel), direction(expected), atol=1e-4)
+
+
+def test_a_narrow_one_is_the_minimum_among_those_of_its_rank() -> None:
+    classes = [draw_class(0), draw_class(1, images=7, scale=5.0)]
+    left, right = weighted_rows(classes)
+    filters = np.linalg.lstsq(left, right, rcond=None)[0]
+    parts = np.linalg.svd(left @ filters, full_matrices=False)
+    best = parts[0][:, :2] * parts[1][:2]  # what comes through, cut to two directions
+    narrow = LeastSquaresConstraintor(CHANNELS, 2)
+    narrow.solve(classes)
+    found = left @ narrow.kernel.double().numpy().reshape(2, -1).T
+    assert narrow(classes[0][0]).shape == (4, 2, 6, 5)
+    gram = [each @ each.T / np.linalg.norm(each @ each.T) for each in (best, found)]
+    np.testing.assert_allclose(*gram, atol=1e-5)  # alike but for units and a rotation
+
+
+def test_a_width_beyond_the_channels_is_that_of_the_channels() -> None:
+    classes = [draw_class(0)]
+    wide = LeastSquaresConstraintor(CHANNELS, 9)
+    wide.solve(classes)
+    assert torch.equal(wide.kernel, solved(classes).kernel)
+
+
+def test_a_narrow_one_has_normals_of_unit_length_per_channel() -> None:
+    maps, cells = draw_class(0, images=40)
+    narrow = LeastSquaresConstraintor(CHANNELS, 2)
+    narrow.solve([(maps, cells)])
+    unit = maps.permute(0, 2, 3, 1)[~cells].square().mean().sqrt()
+    normals = narrow(maps / unit).permute(0, 2, 3, 1)[~cells]
+    assert float(normals.square().mean()) == pytest.approx(1.0, rel=1e-3)
 
 
 def test_forward_filters_the_window_around_each_position() -> None:
