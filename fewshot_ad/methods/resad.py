@@ -9,15 +9,15 @@ conditional flow, taught on known classes, gives constrained residuals a likelih
 that anomalies are pushed away from.
 
 Deviations. All levels are trained (the released code never trains the third). The constraintor is
-solved for, not trained: see ``parts.least_squares``. The flow learns from constrained residuals
-plus noise, since a likelihood is blind to linear maps: without a floor of noise a flow that trains
-for long undoes what the constraintor did, and calls the directions in which normals differ least
-the most suspicious (docs/resad.md). Levels are put on one scale by known normal images, never by
-the test images. The score is the root of what a likelihood lacks to the greatest of known normals,
-which grows like a distance, where the paper's 1 - exp(log-likelihood) is flat far from the normals.
-It is mixed with the plain residual distance, in a share that held-out known classes choose. Masks
-reach the feature grid by maximum, so that no small defect is lost. No image is matched with itself.
-``PAPER`` holds the paper's settings.
+solved for, not trained, and lets 64 channels through: see ``parts.least_squares``. The flow learns
+from constrained residuals plus noise, since a likelihood is blind to linear maps: without a floor
+of noise a flow that trains for long undoes what the constraintor did, and calls the directions in
+which normals differ least the most suspicious (docs/resad.md). Levels are put on one scale by known
+normal images, never by the test images. The score is the root of what a likelihood lacks to the
+greatest of known normals, which grows like a distance, where the paper's 1 - exp(log-likelihood) is
+flat far from the normals. It is mixed with the plain residual distance, in a share that held-out
+known classes choose. Masks reach the feature grid by maximum, so that no small defect is lost. No
+image is matched with itself. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
@@ -46,9 +46,10 @@ __all__ = ["ResAD"]
 class ResAD(ResidualLearner):
     """Feature constraintor and boundary-guided flow on residuals; see the module for the paper."""
 
-    recipe: ClassVar[int] = 2
+    recipe: ClassVar[int] = 3
     form: ResidualForm = "signed"
     constraintor: ConstraintorKind = "least_squares"
+    constrained_channels: int | None = 64
     noise: float = 2.0
 
     PAPER: ClassVar[Mapping[str, Any]] = {
@@ -56,6 +57,7 @@ class ResAD(ResidualLearner):
         "channels": None,
         "unit_length": False,
         "constraintor": "conv",
+        "constrained_channels": None,
         "noise": 0.0,
         "position_dims": 256,
         "learned_share": 1.0,

@@ -23,7 +23,7 @@ from fewshot_ad.parts.level_models import (
 from fewshot_ad.parts.residual_learning import ResidualLearner
 from fewshot_ad.parts.training import Adam
 
-Latents = tuple[Float[Tensor, "n c"], Float[Tensor, " n"]]
+Latents = tuple[Float[Tensor, "n d"], Float[Tensor, " n"]]
 """Latent vectors and log-determinants."""
 
 
@@ -56,7 +56,7 @@ class FlowLevel(LevelModel):
         """Take the greatest likelihood of known normals, free of noise, as wholly normal."""
         self.peak.measure([log_likelihood(*self.latents(maps)) for maps in normals])
 
-    def constrain(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    def constrain(self, residuals: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """What the flow sees of residuals that are to be scored."""
         return self.constraintor(self.scale(residuals))
 
@@ -69,7 +69,7 @@ class FlowLevel(LevelModel):
         return torch.randperm(count, generator=generator)[: self.method.vectors_per_step]
 
     def noisy_latents(
-        self, constrained: Float[Tensor, "b c h w"], rows: Tensor, generator: torch.Generator
+        self, constrained: Float[Tensor, "b d h w"], rows: Tensor, generator: torch.Generator
     ) -> Latents:
         """Latents of some positions, noise added: likelihood is blind to linear maps without it."""
         vectors, places = flow_inputs(constrained.detach(), self.method.position_dims, rows)

@@ -45,6 +45,7 @@ def trained(method: ResAD, known: Noisy | None = None) -> ResAD:
         {"learned_share": 0.0},
         {"learned_share": 1.0},
         {"position_dims": 8},
+        {"constrained_channels": None},
         {"held_out": 0.0, "known_supports": 2},
         {"batch_size": 1},
         {"channels": None, "unit_length": False, "neighbourhood": 3},
