@@ -76,6 +76,7 @@ def restored_method(
     frame = {k: _as_tuple(v) for k, v in values["preprocess"].items()}
     check_field_types(Preprocess, frame)
     method = load_method(name)
+    values = {**getattr(type(method), "BEFORE", {}), **values}  # an older file lacks some
     params = {k: _as_tuple(v) for k, v in values.items()} | {"preprocess": Preprocess(**frame)}
     check_field_types(type(method), params)
     places = {"device": device, "weights_dir": weights_dir}

@@ -46,7 +46,7 @@ __all__ = ["ResAD"]
 class ResAD(ResidualLearner):
     """Feature constraintor and boundary-guided flow on residuals; see the module for the paper."""
 
-    recipe: ClassVar[int] = 3
+    recipe: ClassVar[int] = 2
     form: ResidualForm = "signed"
     constraintor: ConstraintorKind = "least_squares"
     constrained_channels: int | None = 64

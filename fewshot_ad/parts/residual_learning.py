@@ -8,6 +8,7 @@ before ``fit``, or at another query image in ``predict``.
 
 import json
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -56,6 +57,8 @@ PLACE = {"weights_dir", "device"}  # where a method runs; not what it is
 class ResidualLearner(BackboneMethod, MetaTrained):
     """Fields and stages that residual-learning methods have in common.
 
+    ``BEFORE`` holds what a later parameter stands for in files that do not know it.
+
     Attributes:
         metric: how a query position is matched with a support position.
         form: signed or squared residuals.
@@ -89,6 +92,7 @@ class ResidualLearner(BackboneMethod, MetaTrained):
     track: ClassVar[Track] = "meta_trained"
     recipe: ClassVar[int] = 1
     shares_batches: ClassVar[bool] = True  # among processes, see ``parts.data_parallel``
+    BEFORE: ClassVar[Mapping[str, Any]] = {"constrained_channels": None}
     metric: Metric = "euclidean"
     form: ResidualForm = "signed"
     neighbourhood: int = 1

@@ -94,17 +94,32 @@ def test_recalibration_is_kept(saved, tmp_path):
     assert Inspector.load(tmp_path / "part.fsad").calibration == inspector.calibration
 
 
-def test_a_meta_trained_method_brings_its_checkpoint(tmp_path):
+def meta_trained(**changes):
     from fewshot_ad.evaluation.known import known_images
 
     known = known_images([(Painted(), ("disc", "rod"))])
     size = {"backbone": "random:tiny", "preprocess": TINY, "levels": (2,), "channels": 8}
-    resad = load_method("resad", steps=2, flow_blocks=1, known_shots=2, **size)
-    resad.meta_train(known)
-    inspector = Inspector.from_normals(arrays(), resad)
+    resad = load_method("resad", steps=2, flow_blocks=1, known_shots=2, **size, **changes)
+    return Inspector.from_normals(arrays(), resad.meta_train(known))
+
+
+def test_a_meta_trained_method_brings_its_checkpoint(tmp_path):
+    inspector = meta_trained(constrained_channels=4)
     inspector.save(tmp_path / "part.fsad")
     assert "checkpoint.safetensors" in members_of(tmp_path / "part.fsad")
     back = Inspector.load(tmp_path / "part.fsad")
+    assert back.predict(defect())[0].as_row() == inspector.predict(defect())[0].as_row()
+
+
+def test_a_file_from_before_the_constraintor_could_be_narrow_means_a_wide_one(tmp_path):
+    inspector = meta_trained(constrained_channels=None)
+    inspector.save(tmp_path / "new.fsad")
+    stored = json.loads(members_of(tmp_path / "new.fsad")["inspector.json"])
+    del stored["params"]["constrained_channels"]
+    old = resealed(tmp_path / "new.fsad", tmp_path / "old.fsad", params=stored["params"])
+    assert load_method("resad").constrained_channels is not None
+    back = Inspector.load(old)
+    assert back.method.constrained_channels is None
     assert back.predict(defect())[0].as_row() == inspector.predict(defect())[0].as_row()
 
 
