@@ -7,17 +7,8 @@ from PIL import Image
 from torchvision import transforms
 
 from fewshot_ad.api import FewShotError, Preprocess
-from fewshot_ad.images import (
-    align,
-    overlay,
-    prepare,
-    prepare_mask,
-    read_header,
-    read_image,
-    read_mask,
-    restore_map,
-    write_image,
-)
+from fewshot_ad.image_files import read_header, read_image, read_mask, write_image
+from fewshot_ad.images import align, overlay, prepare, prepare_mask, restore_map
 
 GEOMETRIES = ["squash", "pad", "crop"]
 BLACK, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # leaves the pixels as they are

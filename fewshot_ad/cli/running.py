@@ -17,7 +17,8 @@ from fewshot_ad.evaluation.identity import cell_of, method_name
 from fewshot_ad.evaluation.known import KnownImages, known_images, parse_known
 from fewshot_ad.evaluation.leaks import KnownNames, check_leaks, image_digests
 from fewshot_ad.evaluation.results import ResultRow, append, load, row_key
-from fewshot_ad.images import EvalSize, write_image
+from fewshot_ad.image_files import write_image
+from fewshot_ad.images import EvalSize
 from fewshot_ad.report.overlays import Sheet
 
 RESULTS, OVERLAYS = "results.jsonl", "overlays"

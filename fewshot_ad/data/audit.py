@@ -14,7 +14,7 @@ from fewshot_ad.api import Dataset, FewShotError, Sample
 from fewshot_ad.data.files import ImageFiles, MaskSizeError
 from fewshot_ad.data.folder import NORMAL_NAMES
 from fewshot_ad.data.published import Published
-from fewshot_ad.images import read_header
+from fewshot_ad.image_files import read_header
 
 __all__ = ["Audit", "ClassCount", "Finding", "audit"]
 

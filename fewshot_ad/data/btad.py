@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from fewshot_ad.data.folder import Folder
 from fewshot_ad.data.published import Published
-from fewshot_ad.images import read_image
+from fewshot_ad.image_files import read_image
 
 __all__ = ["BTAD"]
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from fewshot_ad.api import Dataset, FewShotError, Sample
-from fewshot_ad.images import write_image
+from fewshot_ad.image_files import write_image
 
 __all__ = ["export"]
 

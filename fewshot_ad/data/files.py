@@ -14,7 +14,7 @@ from jaxtyping import Bool, UInt8
 from fewshot_ad.api import FewShotError, Sample
 from fewshot_ad.assets import unknown_name
 from fewshot_ad.data.trees import is_image, natural
-from fewshot_ad.images import read_header, read_image, read_mask
+from fewshot_ad.image_files import read_header, read_image, read_mask
 
 __all__ = ["ImageFiles", "MaskSizeError"]
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from fewshot_ad.api import FewShotError, Sample
 from fewshot_ad.data.published import NON_COMMERCIAL, SingleClass
 from fewshot_ad.data.trees import below, by_stem, images
-from fewshot_ad.images import read_mask
+from fewshot_ad.image_files import read_mask
 
 __all__ = ["KSDD2"]
 

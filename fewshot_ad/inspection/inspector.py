@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -243,23 +243,34 @@ class Inspector:
         """What may be expected of false alarms, in one line."""
         return promise(self.calibration, self.rule)
 
+    def decide(self, verdict: Verdict) -> Verdict:
+        """The same photo, score and map under the rule as it is now."""
+        calibration, scale = self.calibration, self.scale
+        is_anomalous = verdict.score > self.threshold
+        return replace(
+            verdict,
+            p_value=self.rule.p_value(
+                verdict.score, calibration.scores, calibration.altered_scores
+            ),
+            is_anomalous=is_anomalous,
+            regions=find_regions(verdict.anomaly_map, scale.level, is_anomalous),
+            scale=scale,
+        )
+
     def _verdict(self, photo: Photo, score: float, anomaly_map: Float[Tensor, "h w"]) -> Verdict:
         height, width = photo.pixels.shape[:2]
         native = restore_map(anomaly_map, self.method.preprocess, (height, width))
-        is_anomalous = score > self.threshold
-        scale = self.scale
-        return Verdict(
+        undecided = Verdict(
             name=photo.name,
             score=score,
-            p_value=self.rule.p_value(
-                score, self.calibration.scores, self.calibration.altered_scores
-            ),
-            is_anomalous=is_anomalous,
-            regions=find_regions(native, scale.level, is_anomalous),
+            p_value=1.0,
+            is_anomalous=False,
+            regions=(),
             anomaly_map=native,
             pixels=photo.pixels,
-            scale=scale,
+            scale=self.scale,
         )
+        return self.decide(undecided)
 
 
 def warn_of_the_calibration(inspector: Inspector) -> None:

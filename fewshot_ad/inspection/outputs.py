@@ -22,7 +22,7 @@ from jaxtyping import Float
 from PIL import Image
 
 from fewshot_ad.evaluation.writing import errors_in_one_line, write_whole
-from fewshot_ad.images import write_image
+from fewshot_ad.image_files import write_image
 from fewshot_ad.inspection.inspector import Inspector
 from fewshot_ad.inspection.photos import Unreadable
 from fewshot_ad.inspection.verdicts import Scale, Verdict

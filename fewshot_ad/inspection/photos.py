@@ -12,7 +12,8 @@ from jaxtyping import Shaped, UInt8
 
 from fewshot_ad.api import FewShotError, Preprocess
 from fewshot_ad.data.trees import is_image, visible
-from fewshot_ad.images import ImageStream, prepare, read_header, read_image
+from fewshot_ad.image_files import ImageStream, read_header, read_image
+from fewshot_ad.images import prepare
 
 Source = str | Path | ImageStream | np.ndarray
 Photos = Source | Sequence[Source]

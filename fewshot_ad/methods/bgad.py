@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from fewshot_ad.api import FewShotError, Support, Track
+from fewshot_ad.api import Support, Track
 from fewshot_ad.parts.boundary_flow import BoundaryFlow, BoundarySettings
 from fewshot_ad.parts.map_methods import FeatureMethod, Judgement
 from fewshot_ad.parts.maps import mask_to_grid, unlikelihood_map
@@ -42,7 +42,7 @@ from fewshot_ad.parts.parameters import (
     MultipleOf,
     check_parameters,
 )
-from fewshot_ad.parts.support import check_support
+from fewshot_ad.parts.support import check_support, masked_anomalies
 from fewshot_ad.parts.support_training import budget_of, train_on_support
 
 __all__ = ["BGAD"]
@@ -168,13 +168,5 @@ class BGAD(FeatureMethod):
         nothing = torch.zeros_like(support.images[:, 0], dtype=torch.bool)
         if not self.supervised:
             return support.images, nothing
-        given = support.anomalous
-        has_mask = torch.zeros(0) if given is None else given.masks.flatten(1).any(dim=1)
-        if given is None or not has_mask.any():
-            raise FewShotError(
-                f"{support.target_class}: {len(has_mask)} labelled anomalies and none with a mask, "
-                "from which BGAD learns: ask for --anomalous-shots 1 or more where there are "
-                "masks, or --set supervised=false for the flow alone"
-            )
-        images = torch.cat([support.images, given.images[has_mask]])
-        return images, torch.cat([nothing, given.masks[has_mask]])
+        given = masked_anomalies(support, "BGAD", "--set supervised=false for the flow alone")
+        return torch.cat([support.images, given.images]), torch.cat([nothing, given.masks])

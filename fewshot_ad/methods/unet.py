@@ -38,6 +38,7 @@ from fewshot_ad.parts.maps import image_score
 from fewshot_ad.parts.moving import moved
 from fewshot_ad.parts.parameters import NOT_NEGATIVE, POSITIVE_SHARE, Between, check_parameters
 from fewshot_ad.parts.seeding import seeded_weights
+from fewshot_ad.parts.support import masked_anomalies
 from fewshot_ad.parts.synthesis import Synthesis, Synthetic, paint_textures
 from fewshot_ad.parts.textures import TextureKind, load_textures
 from fewshot_ad.parts.unet import group_normalised
@@ -135,17 +136,11 @@ class UNetSegmenter(ImageMethod):
 
     def _labelled(self, support: Support) -> Float[Tensor, "k 4 s s"]:
         """Colours of the masked anomalies with the mask as the fourth channel."""
-        given = support.anomalous
-        has_mask = torch.zeros(0) if given is None else given.masks.flatten(1).any(dim=1)
-        if given is None or not has_mask.any():
-            raise FewShotError(
-                f"{support.target_class}: {len(has_mask)} labelled anomalies and none with a mask, "
-                "from which the U-Net learns: ask for --anomalous-shots 1 or more where there are "
-                "masks, or --set labels=synthetic for made-up anomalies"
-            )
-        colours = self.colours(given.images[has_mask])
+        otherwise = "--set labels=synthetic for made-up anomalies"
+        given = masked_anomalies(support, "the U-Net", otherwise)
+        colours = self.colours(given.images)
         size = self.inner_size, self.inner_size  # a pixel is marked if any in it is
-        masks = functional.adaptive_max_pool2d(given.masks[has_mask][:, None].float(), size)
+        masks = functional.adaptive_max_pool2d(given.masks[:, None].float(), size)
         return torch.cat([colours, masks.to(colours)], dim=1)
 
     def _given(

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fewshot_ad.api import FewShotError, Preprocess
-from fewshot_ad.images import prepare, read_header, read_image
+from fewshot_ad.image_files import read_header, read_image
+from fewshot_ad.images import prepare
 from fewshot_ad.parts.noise import perlin_noise
 
 TextureSource = Callable[[int, torch.Generator], Float[Tensor, "n 3 h w"]]

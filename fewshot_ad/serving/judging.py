@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fewshot_ad.evaluation.reading import read_ahead
-from fewshot_ad.images import ImageStream
+from fewshot_ad.image_files import ImageStream
 from fewshot_ad.inspection.calibrating import AT_ONCE
 from fewshot_ad.inspection.drift import FEWEST, WINDOW, drift_p_value
 from fewshot_ad.inspection.inspector import Inspector

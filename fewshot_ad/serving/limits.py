@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.images import Content, ImageStream, decode
+from fewshot_ad.image_files import Content, ImageStream, decode
 
 MB = 2**20
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")

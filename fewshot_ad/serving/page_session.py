@@ -13,13 +13,13 @@ from typing import TypeVar
 from fewshot_ad.api import FewShotError, Method
 from fewshot_ad.evaluation.reading import read_ahead
 from fewshot_ad.evaluation.writing import errors_in_one_line
-from fewshot_ad.images import ImageStream
+from fewshot_ad.image_files import ImageStream
 from fewshot_ad.inspection.inspector import Inspector
 from fewshot_ad.inspection.photos import Photo, Unreadable, read_photo
 from fewshot_ad.inspection.thresholds import FAR
 from fewshot_ad.inspection.verdicts import Verdict
 from fewshot_ad.serving.limits import MB, Limits, sent_photo
-from fewshot_ad.serving.page_verdicts import Judged, as_shown, decided, urgency
+from fewshot_ad.serving.page_verdicts import Judged, as_shown, urgency
 
 PAGE_LIMITS = Limits(body_bytes=512 * MB, photos=64)
 PART = "part.fsad"
@@ -158,7 +158,7 @@ class Session:
         inspector = self.fitted
         inspector.rule = replace(inspector.rule, far=far)
         self._seen = {
-            file: decided(one, inspector) if isinstance(one, Verdict) else one
+            file: inspector.decide(one) if isinstance(one, Verdict) else one
             for file, one in self._seen.items()
         }
 
@@ -189,7 +189,7 @@ class Session:
     def _judge_each(self, inspector: Inspector, files: Sequence[str]) -> Iterator[Judged]:
         for judged in inspector.judge_each(read_ahead(files, self._read)):
             is_verdict = isinstance(judged, Verdict)
-            yield decided(as_shown(judged), inspector) if is_verdict else judged
+            yield inspector.decide(as_shown(judged)) if is_verdict else judged
 
     def _read(self, file: str) -> Photo | Unreadable:
         with _sent(file) as photo:

@@ -1,31 +1,16 @@
-"""Verdicts as the page keeps them: no larger than a screen, decided anew when the rule moves."""
+"""Verdicts as the page keeps them: no larger than a screen, the most urgent first."""
 
 from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
-from fewshot_ad.inspection.inspector import Inspector
 from fewshot_ad.inspection.photos import Unreadable
-from fewshot_ad.inspection.verdicts import Verdict, find_regions
+from fewshot_ad.inspection.verdicts import Verdict
 
 SHOWN_SIDE = 800
 
 Judged = Verdict | Unreadable
-
-
-def decided(verdict: Verdict, inspector: Inspector) -> Verdict:
-    """The same photo and score under the rule as it is now."""
-    calibration, scale = inspector.calibration, inspector.scale
-    is_anomalous = verdict.score > inspector.threshold
-    p_value = inspector.rule.p_value(verdict.score, calibration.scores, calibration.altered_scores)
-    return replace(
-        verdict,
-        is_anomalous=is_anomalous,
-        p_value=p_value,
-        regions=find_regions(verdict.anomaly_map, scale.level, is_anomalous),
-        scale=scale,
-    )
 
 
 def as_shown(verdict: Verdict) -> Verdict:

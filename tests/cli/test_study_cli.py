@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.evaluation.results import row_key
-from fewshot_ad.images import write_image
+from fewshot_ad.image_files import write_image
 from fewshot_ad.studies import cells
 from fewshot_ad.studies.store import STORE, load_failures, load_rows, load_studies
 

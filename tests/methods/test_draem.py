@@ -8,7 +8,7 @@ from listening import catch_trainings
 from plates import PLAIN, SIZE, SQUARE, as_images, plate_support, plates, with_square
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.images import write_image
+from fewshot_ad.image_files import write_image
 from fewshot_ad.methods import draem
 from fewshot_ad.methods.draem import DRAEM
 from fewshot_ad.parts import image_methods

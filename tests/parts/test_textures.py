@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.images import write_image
+from fewshot_ad.image_files import write_image
 from fewshot_ad.parts.textures import (
     PATTERNS,
     disordered_pieces,

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.stats import mannwhitneyu
 
 from fewshot_ad.api import FewShotError, Preprocess
-from fewshot_ad.images import ImageStream
+from fewshot_ad.image_files import ImageStream
 from fewshot_ad.inspection import Inspector
 from fewshot_ad.serving.judging import Judging
 

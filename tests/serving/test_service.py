@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from requesting import MARK, form, inspector, photos, png, serving
 
-from fewshot_ad.images import ImageStream
+from fewshot_ad.image_files import ImageStream
 from fewshot_ad.serving import gate
 from fewshot_ad.serving.limits import Limits
 

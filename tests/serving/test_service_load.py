@@ -11,7 +11,7 @@ from painted import MeanColour
 from requesting import form, inspector, photos, png, serving, until
 
 from fewshot_ad.api import Preprocess
-from fewshot_ad.images import ImageStream
+from fewshot_ad.image_files import ImageStream
 from fewshot_ad.serving import gate
 from fewshot_ad.serving.limits import Limits
 from fewshot_ad.serving.metrics import Metrics

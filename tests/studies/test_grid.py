@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.images import write_image
+from fewshot_ad.image_files import write_image
 from fewshot_ad.methods import load_method
 from fewshot_ad.studies.cells import Job
 from fewshot_ad.studies.declared import Variant
