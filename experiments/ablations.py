@@ -20,6 +20,7 @@ VARIANTS = {
     "no_constraintor": ["--method", "resad", "--set", "constraintor=none"],
     "trained_constraintor": ["--method", "resad", "--set", "constraintor=identity"],
     "conv_constraintor": ["--method", "resad", "--set", "constraintor=conv"],
+    "wide": ["--method", "resad", "--set", "constrained_channels=none"],
     "no_flow": ["--method", "resad", "--set", "flow_blocks=0"],
     "no_noise": ["--method", "resad", "--set", "noise=0"],
     "no_boundary": ["--method", "resad", "--set", "boundary_weight=0"],

@@ -145,7 +145,7 @@ class LevelModels(nn.Module):
     @torch.no_grad()
     def both(self, residuals: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Scaled learned scores and scaled plain distances of every level."""
-        self.eval()
+        self._rest()
         each = zip(self.levels, residuals, self.centre, self.spread, strict=True)
         learned = [(model.score(maps) - centre) / spread for model, maps, centre, spread in each]
         mean, spread = self.distance
@@ -154,7 +154,7 @@ class LevelModels(nn.Module):
     @torch.no_grad()
     def rescale(self, normals: Sequence[list[Tensor]]) -> None:
         """Take the scales from residuals of known normal images, every class weighing alike."""
-        self.eval()
+        self._rest()
         for level, model in enumerate(self.levels):
             model.calibrate([maps[level] for maps in normals])
             centre, spread = _scale([model.score(maps[level]) for maps in normals])
@@ -162,6 +162,11 @@ class LevelModels(nn.Module):
         of_classes = [self._lengths(maps) for maps in normals]
         flat = [torch.cat([maps.flatten() for maps in levels]) for levels in of_classes]
         self.distance = torch.stack(_scale(flat))
+
+    def _rest(self) -> None:
+        """No level learns; asked first, since to tell every part of a flow takes milliseconds."""
+        if any(level.training for level in self.levels):
+            self.eval()
 
     def _lengths(self, residuals: list[Tensor]) -> list[Tensor]:
         return [lengths(maps, self.form) for maps in residuals]
