@@ -11,16 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot_ad.parts.products import (
-    Blocks,
-    CoarseRows,
-    Pairs,
-    at_most,
-    check_finite,
-    is_coarse_quick,
-    paired_distances,
-    product_rounding,
-)
+from fewshot_ad.parts.coarse_rows import CoarseRows, is_coarse_quick
+from fewshot_ad.parts.products import Blocks, check_finite, paired_distances
+from fewshot_ad.parts.proposals import Pairs, at_most, product_rounding
 from fewshot_ad.parts.repeated_rows import distinct
 
 MANY = 256  # rows of an image below which a product is quicker than the bounds of a coarse one

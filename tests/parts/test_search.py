@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts import faiss_indices, products
-from fewshot_ad.parts.products import Blocks, CoarseRows, ProductIndex
+from fewshot_ad.parts import coarse_rows, faiss_indices
+from fewshot_ad.parts.coarse_rows import CoarseRows
+from fewshot_ad.parts.products import Blocks, ProductIndex
 from fewshot_ad.parts.search import Engine, nearest
 
 
@@ -125,7 +126,7 @@ def test_bfloat16_lets_a_handful_of_rows_through(
     asked = CoarseRows(bank).propose(queries, slice(None), torch.full((100, 1), torch.inf))
     assert asked is not None
     assert len(asked[0]) < 5 * len(queries)
-    monkeypatch.setattr(products, "CROWDED", 0)
+    monkeypatch.setattr(coarse_rows, "CROWDED", 0)
     assert CoarseRows(bank).propose(queries, slice(None), torch.full((100, 1), torch.inf)) is None
 
 
