@@ -83,7 +83,9 @@ def take(
     support_maps: Float[Tensor, "n c hs ws"], index: Int[Tensor, "b h w"]
 ) -> Float[Tensor, "b c h w"]:
     """Support features at ``index``, which counts over images, then rows, then columns."""
-    return to_vectors(support_maps)[index].permute(0, 3, 1, 2).contiguous()
+    positions = support_maps[0, 0].numel()
+    image, place = index // positions, index % positions
+    return support_maps.flatten(2)[image, :, place].permute(0, 3, 1, 2).contiguous()
 
 
 def match_distribution(
