@@ -231,8 +231,8 @@ def _prepare(rows: Tensor, metric: Metric) -> Tensor:
 def _keep_closer(distance: Tensor, index: Tensor, found: Tensor, row: Tensor, offset: int) -> None:
     """Fold the next bank into running minima; the first of equally near rows stays."""
     closer = found < distance
-    distance[closer] = found[closer]
-    index[closer] = row[closer].long() + offset
+    torch.where(closer, found, distance, out=distance)
+    torch.where(closer, row.long() + offset, index, out=index)
 
 
 def _image_rows(image: Float[Tensor, "c h w"]) -> Float[Tensor, "hw c"]:
