@@ -24,7 +24,7 @@ from fewshot_ad.parts.feature_store import (
     feature_folder,
     store_limit,
 )
-from fewshot_ad.parts.passing import pass_once
+from fewshot_ad.parts.passing import is_passing_once
 from fewshot_ad.parts.recent import Recent
 from fewshot_ad.parts.weight_files import weight_folders
 
@@ -76,7 +76,7 @@ class FeatureCache:
         Raises:
             FewShotError: a feature is NaN or infinite.
         """
-        if not len(images) or pass_once():
+        if not len(images) or is_passing_once():
             return self.backbone(images)
         keys = [_key(image) for image in images]
         found = self._take(keys)
@@ -100,7 +100,7 @@ class FeatureCache:
             what: name that tells this making from all others.
             make: from one map per level.
         """
-        if pass_once():
+        if is_passing_once():
             return make(self(image))
         key = what, _key(image[0])
         with self._lock:

@@ -22,6 +22,6 @@ def passing_once() -> Iterator[None]:
         _passing.reset(before)
 
 
-def pass_once() -> bool:
+def is_passing_once() -> bool:
     """Whether the images of this moment will not come again."""
     return _passing.get()

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.maps import to_vectors
-from fewshot_ad.parts.passing import pass_once
+from fewshot_ad.parts.passing import is_passing_once
 from fewshot_ad.parts.products import Blocks, ProductIndex
 from fewshot_ad.parts.recent import Recent
 
@@ -149,7 +149,7 @@ class NestedMatcher:
             raise FewShotError(
                 "The bank of support features is empty: give at least one support image"
             )
-        if pass_once() and sum(maps.nbytes for maps, _ in supports) <= self._indices.byte_limit:
+        if is_passing_once() and self._can_hold(supports):
             nearest = [self._search(_image_rows(image), supports, metric) for image in query_maps]
         else:
             pairs = zip(query_maps, self._digests(query_maps), strict=True)
@@ -159,6 +159,9 @@ class NestedMatcher:
             torch.stack(parts).unflatten(1, size) for parts in zip(*nearest, strict=True)
         )
         return distance, index
+
+    def _can_hold(self, supports: Sequence[_Known]) -> bool:
+        return sum(maps.nbytes for maps, _ in supports) <= self._indices.byte_limit
 
     def _match_image(
         self,

@@ -2,28 +2,28 @@ import threading
 
 import pytest
 
-from fewshot_ad.parts.passing import pass_once, passing_once
+from fewshot_ad.parts.passing import is_passing_once, passing_once
 
 
 def test_images_pass_once_while_somebody_says_so() -> None:
-    assert not pass_once()
+    assert not is_passing_once()
     with passing_once():
         with passing_once():
-            assert pass_once()
-        assert pass_once()
-    assert not pass_once()
+            assert is_passing_once()
+        assert is_passing_once()
+    assert not is_passing_once()
 
 
 def test_an_error_ends_it() -> None:
     with pytest.raises(ValueError, match="no photo"), passing_once():
         raise ValueError("no photo")
-    assert not pass_once()
+    assert not is_passing_once()
 
 
 def test_another_thread_goes_on_remembering() -> None:
     told: list[bool] = []
     with passing_once():
-        thread = threading.Thread(target=lambda: told.append(pass_once()))
+        thread = threading.Thread(target=lambda: told.append(is_passing_once()))
         thread.start()
         thread.join()
     assert told == [False]
