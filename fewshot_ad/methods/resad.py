@@ -9,7 +9,7 @@ conditional flow, taught on known classes, gives constrained residuals a likelih
 that anomalies are pushed away from.
 
 Deviations. All levels are trained (the released code never trains the third). The constraintor is
-solved for, not trained, and lets 64 channels through: see ``parts.least_squares``. The flow learns
+solved for, not trained, and lets 160 channels through: see ``parts.least_squares``. The flow learns
 from constrained residuals plus noise, since a likelihood is blind to linear maps: without a floor
 of noise a flow that trains for long undoes what the constraintor did, and calls the directions in
 which normals differ least the most suspicious (docs/resad.md). Levels are put on one scale by known
@@ -49,7 +49,7 @@ class ResAD(ResidualLearner):
     recipe: ClassVar[int] = 2
     form: ResidualForm = "signed"
     constraintor: ConstraintorKind = "least_squares"
-    constrained_channels: int | None = 64
+    constrained_channels: int | None = 160
     noise: float = 2.0
 
     PAPER: ClassVar[Mapping[str, Any]] = {
