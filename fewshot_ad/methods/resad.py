@@ -9,15 +9,15 @@ conditional flow, taught on known classes, gives constrained residuals a likelih
 that anomalies are pushed away from.
 
 Deviations. All levels are trained (the released code never trains the third). The constraintor is
-solved for, not trained, and lets 160 channels through: see ``parts.least_squares``. The flow learns
-from constrained residuals plus noise, since a likelihood is blind to linear maps: without a floor
-of noise a flow that trains for long undoes what the constraintor did, and calls the directions in
-which normals differ least the most suspicious (docs/resad.md). Levels are put on one scale by known
-normal images, never by the test images. The score is the root of what a likelihood lacks to the
-greatest of known normals, which grows like a distance, where the paper's 1 - exp(log-likelihood) is
-flat far from the normals. It is mixed with the plain residual distance, in a share that held-out
-known classes choose. Masks reach the feature grid by maximum, so that no small defect is lost. No
-image is matched with itself. ``PAPER`` holds the paper's settings.
+solved for, not trained, and lets 160 channels through at most: see ``parts.least_squares``. The
+flow learns from constrained residuals plus noise, since a likelihood is blind to linear maps:
+without a floor of noise a flow that trains for long undoes what the constraintor did, and calls the
+directions in which normals differ least the most suspicious (docs/resad.md). Levels are put on one
+scale by known normal images, never by the test images. The score is the root of what a likelihood
+lacks to the greatest of known normals, which grows like a distance, where the paper's
+1 - exp(log-likelihood) is flat far from the normals. It is mixed with the plain residual distance,
+in a share that held-out known classes choose. Masks reach the feature grid by maximum, so that no
+small defect is lost. No image is matched with itself. ``PAPER`` holds the paper's settings.
 """
 
 from collections.abc import Mapping
