@@ -14,12 +14,16 @@ import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "RESULTS.md"
 REAL = HERE.parent.parent / "shared"  # real images and weights, where somebody put them
 RESNET18 = "--dataset folder:../shared/data --backbone resnet18 --weights-dir ../shared/weights"
+ON_EDGES = list(
+    product(["random:resnet18", "tiny"], ["resad", "patchcore", "padim", "simplenet"])
+)  # every method in a process of its own, since what one makes warm another would have for nothing
 
 FULL = {
     "A study of one class": [
@@ -43,9 +47,8 @@ FULL = {
     ],
     "Windows": ["windows.py"],
     "At the edge": [
-        "edge.py --backbone random:resnet18 --repeats 7",
-        "edge.py --backbone tiny --repeats 7",
-        "overhead.py",
+        *[f"edge.py --backbone {name} --repeats 5 --methods {method}" for name, method in ON_EDGES],
+        "overhead.py --repeats 15",
     ],
 }
 QUICK = {
