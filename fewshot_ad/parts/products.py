@@ -37,6 +37,18 @@ class Blocks:
         return Blocks() if channels >= WIDE else Blocks(queries=512, rows=2048)
 
 
+class Queries:
+    """Rows that are searched for, made ready for any number of banks; equal rows are one.
+
+    Args:
+        rows: in float32, contiguous.
+    """
+
+    def __init__(self, rows: Float[Tensor, "q c"]) -> None:
+        first, self.answer = distinct(rows)
+        self.rows = rows if len(first) == len(rows) else rows[first]
+
+
 class ProductIndex:
     """A bank that is searched by products; equal rows are searched once.
 
@@ -70,25 +82,25 @@ class ProductIndex:
         return self._rows.nbytes + self._which.nbytes + self._squared.nbytes + coarse
 
     def search(
-        self, queries: Float[Tensor, "q c"], k: int
+        self, queries: Float[Tensor, "q c"] | Queries, k: int
     ) -> tuple[Float[Tensor, "q k"], Int[Tensor, "q k"]]:
         """The ``k`` nearest rows of every query, the nearest first; the first of equally near wins.
 
         Args:
-            queries: rows in float32, contiguous.
+            queries: rows in float32, contiguous; or made ready, for several banks.
             k: at most as many as the bank has rows.
 
         Raises:
             FewShotError: a query holds NaN or infinite values.
         """
-        asked, answer = distinct(queries)
-        blocks = queries[asked].split(self._blocks.queries)
+        asked = queries if isinstance(queries, Queries) else Queries(queries)
+        blocks = asked.rows.split(self._blocks.queries)
         found = [self._search_block(block, min(k, len(self._rows))) for block in blocks]
         distance, row = (torch.cat(parts) for parts in zip(*found, strict=True))
         check_finite(distance)
         if len(self._rows) < len(self._which):
             distance, row = with_copies(distance, row, self._which, k)
-        return distance[answer], row[answer]
+        return distance[asked.answer], row[asked.answer]
 
     def _search_block(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
         distance = queries.new_full((len(queries), k), torch.inf)

@@ -19,7 +19,7 @@ from torch.nn import functional
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.maps import to_vectors
 from fewshot_ad.parts.passing import is_passing_once
-from fewshot_ad.parts.products import Blocks, ProductIndex
+from fewshot_ad.parts.products import Blocks, ProductIndex, Queries
 from fewshot_ad.parts.recent import Recent
 
 Metric = Literal["euclidean", "cosine"]
@@ -150,7 +150,8 @@ class NestedMatcher:
                 "The bank of support features is empty: give at least one support image"
             )
         if is_passing_once() and self._can_hold(supports):
-            nearest = [self._search(_image_rows(image), supports, metric) for image in query_maps]
+            ready = (Queries(_prepare(_image_rows(image), metric)) for image in query_maps)
+            nearest = [self._search(queries, supports, metric) for queries in ready]
         else:
             pairs = zip(query_maps, self._digests(query_maps), strict=True)
             nearest = [self._match_image(*pair, supports, metric) for pair in pairs]
@@ -173,28 +174,26 @@ class NestedMatcher:
         distance = torch.full((image[0].numel(),), torch.inf, device=image.device)
         index = torch.zeros_like(distance, dtype=torch.int64)
         positions, how = supports[0][0][0].numel(), f"{metric} {image.device}"
-        rows = None
+        queries = None
         for number, support in enumerate(supports):
             pair = digest, support[1], how
             found = self._pairs.find(pair)
             if found is None:
-                rows = _image_rows(image) if rows is None else rows
-                near, row = self._search(rows, [support], metric)
+                queries = queries or Queries(_prepare(_image_rows(image), metric))
+                near, row = self._search(queries, [support], metric)
                 found = self._pairs.keep(pair, (near, row.int()))
             _keep_closer(distance, index, *found, number * positions)
         return distance, index
 
-    def _search(
-        self, queries: Float[Tensor, "q c"], supports: Sequence[_Known], metric: Metric
-    ) -> Match:
+    def _search(self, queries: Queries, supports: Sequence[_Known], metric: Metric) -> Match:
         """Search support images together; they are made ready for all the queries to come."""
         self.searches += 1
-        bank = b"".join(digest for _, digest in supports), f"{metric} {queries.device}"
+        bank = b"".join(digest for _, digest in supports), f"{metric} {queries.rows.device}"
         index = self._indices.find(bank)
         if index is None:
             rows = torch.cat([_image_rows(maps) for maps, _ in supports])
             index = self._indices.keep(bank, _index(rows, metric))
-        return _search(_prepare(queries, metric), index, metric)
+        return _search(queries, index, metric)
 
     def _digests(self, maps: Float[Tensor, "n c h w"]) -> list[bytes]:
         """Of every image; known while the tensor lives and nobody has changed it."""
@@ -220,8 +219,8 @@ def _index(bank: Tensor, metric: Metric) -> ProductIndex:
     return ProductIndex(_prepare(bank, metric), BLOCKS)
 
 
-def _search(ready: Tensor, index: ProductIndex, metric: Metric) -> Match:
-    distance, row = (found[:, 0] for found in index.search(ready, 1))
+def _search(queries: Tensor | Queries, index: ProductIndex, metric: Metric) -> Match:
+    distance, row = (found[:, 0] for found in index.search(queries, 1))
     return (distance.square() / 2 if metric == "cosine" else distance), row
 
 
