@@ -1,6 +1,7 @@
 """Rows in bfloat16 whose products propose nearest rows; the error of every product is bounded."""
 
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from jaxtyping import BFloat16, Float, Int16
@@ -16,6 +17,22 @@ SCALES = (1e-12, 1e12)  # lengths of rows between which nothing in bfloat16 vani
 ROUNDED_AT_ONCE = 4096  # rows
 
 
+class CoarseQueries(NamedTuple):
+    """What is asked for of :class:`CoarseRows`: factors of a product, lengths, and what is lost."""
+
+    left: BFloat16[Tensor, "q d"]
+    length: Float[Tensor, " q"]
+    lost: Float[Tensor, " q"]
+
+    @classmethod
+    def of(cls, rows: Float[Tensor, "q c"], mean: Float[Tensor, " c"]) -> "CoarseQueries":
+        """Rows less the mean of a bank."""
+        rounded, length, lost = _rounded(rows - mean)
+        ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rounded.device)
+        left = torch.cat([-rounded, _pieces(length.square() / 2), ones], dim=1)
+        return cls(left, length, lost)
+
+
 class CoarseRows:
     """Rows in bfloat16, less their mean: distances stay, and rounding is relative to what is left.
 
@@ -24,16 +41,21 @@ class CoarseRows:
     q' and b' for what is rounded, |q.b - q'.b'| <= |q - q'| |b| + |q'| |b - b'| (Cauchy and
     Schwarz), and the result is rounded once more. The lengths of all differences are taken, so the
     bound holds for any features.
+
+    Args:
+        rows: in float32.
+        mean: what is taken from rows and queries; their own by default. Banks that have one mean
+            in common can be asked with the same rounded queries.
     """
 
-    def __init__(self, rows: Float[Tensor, "n c"]) -> None:
-        self._mean = rows.mean(dim=0)
+    def __init__(self, rows: Float[Tensor, "n c"], mean: Float[Tensor, " c"] | None = None) -> None:
+        self.mean = rows.mean(dim=0) if mean is None else mean
         width = rows.shape[1] + 2 * PIECES
         self._rows = torch.empty(len(rows), width, dtype=torch.bfloat16, device=rows.device)
         self._length, self._lost = rows.new_empty(2, len(rows))
         for start in range(0, len(rows), ROUNDED_AT_ONCE):
             here = slice(start, start + ROUNDED_AT_ONCE)
-            rounded, length, lost = _rounded(rows[here] - self._mean)
+            rounded, length, lost = _rounded(rows[here] - self.mean)
             ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rows.device)
             self._rows[here] = torch.cat([rounded, ones, _pieces(length.square() / 2)], dim=1)
             self._length[here], self._lost[here] = length, lost
@@ -45,18 +67,18 @@ class CoarseRows:
         """What it holds."""
         return self._rows.nbytes + self._length.nbytes + self._lost.nbytes
 
-    def propose(self, queries: Tensor, here: slice, known: Float[Tensor, "q k"]) -> Pairs | None:
+    def propose(
+        self, queries: "CoarseQueries", here: slice, known: Float[Tensor, "q k"]
+    ) -> Pairs | None:
         """Pairs (query, row) that may be among the k nearest; None if these are too many."""
         if not self._is_sane:
             return None
-        rounded, length, lost = _rounded(queries - self._mean)
-        ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rounded.device)
-        left = torch.cat([-rounded, _pieces(length.square() / 2), ones], dim=1)
+        left, length, lost = queries
         half = (left @ self._rows[here].T).view(torch.int16)  # |q - b|^2 / 2, ordered as integers
         smallest = kth_smallest(half, known.shape[1]).view(torch.bfloat16).float()
         smallest = torch.minimum(smallest, known[:, -1:].square() / 2)
         pairs = at_most(half, self._limit(smallest, length[:, None], lost[:, None]))
-        return None if len(pairs[0]) > CROWDED * len(queries) else pairs
+        return None if len(pairs[0]) > CROWDED * len(left) else pairs
 
     def propose_mutually(self, here: slice, there: slice) -> Pairs | None:
         """Pairs of these and those rows, either of which may be the other's nearest; as above."""

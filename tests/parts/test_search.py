@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts import coarse_rows, faiss_indices
-from fewshot_ad.parts.coarse_rows import CoarseRows
-from fewshot_ad.parts.products import Blocks, ProductIndex
+from fewshot_ad.parts.coarse_rows import CoarseQueries, CoarseRows
+from fewshot_ad.parts.products import Blocks, ProductIndex, Queries
 from fewshot_ad.parts.search import Engine, nearest
 
 
@@ -123,11 +123,27 @@ def test_bfloat16_lets_a_handful_of_rows_through(
     centres = torch.rand(40, 128, generator=generator).repeat(50, 1)
     bank = centres + 0.1 * torch.randn(centres.shape, generator=generator)
     queries = bank[::20] + 0.05 * torch.randn(100, 128, generator=generator)
-    asked = CoarseRows(bank).propose(queries, slice(None), torch.full((100, 1), torch.inf))
+    rows, unknown = CoarseRows(bank), torch.full((100, 1), torch.inf)
+    rounded = CoarseQueries.of(queries, rows.mean)
+    asked = rows.propose(rounded, slice(None), unknown)
     assert asked is not None
     assert len(asked[0]) < 5 * len(queries)
     monkeypatch.setattr(coarse_rows, "CROWDED", 0)
-    assert CoarseRows(bank).propose(queries, slice(None), torch.full((100, 1), torch.inf)) is None
+    assert rows.propose(rounded, slice(None), unknown) is None
+
+
+@pytest.mark.parametrize("far", [0.0, 1.0, 1000.0])
+def test_another_mean_changes_no_answer(generator: torch.Generator, far: float) -> None:
+    bank, queries = (torch.rand(n, 128, generator=generator) for n in (900, 300))
+    expected = ProductIndex(bank, coarse=False).search(queries, 3)
+    mean, ready = torch.full((128,), far), Queries(queries)
+    for _ in range(2):  # the second bank is asked with what was rounded for the first
+        found = ProductIndex(bank, coarse=True, mean=mean).search(ready, 3)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+    assert len(ready._coarse) == 1
+    assert torch.equal(ProductIndex(bank, coarse=True).search(ready, 3)[0], expected[0])
+    assert len(ready._coarse) == 2
 
 
 def test_bad_rows_are_refused_in_whatever_block_they_lie() -> None:
