@@ -29,8 +29,6 @@ FULL = {
     "A study of one class": [
         "study.py",
         "study.py --backbone random:wide_resnet50_2 --query-limit 20 --methods patchcore",
-        "NPY_DISABLE_CPU_FEATURES='X86_V4 AVX512_ICL' study.py "  # why: see metrics.py
-        "--backbone random:wide_resnet50_2 --query-limit 20 --methods patchcore",
     ],
     "Nearest neighbours": [
         "nearest.py --channels 256 512 1024 --approximate",

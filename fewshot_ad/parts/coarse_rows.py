@@ -41,15 +41,11 @@ class CoarseRows:
     q' and b' for what is rounded, |q.b - q'.b'| <= |q - q'| |b| + |q'| |b - b'| (Cauchy and
     Schwarz), and the result is rounded once more. The lengths of all differences are taken, so the
     bound holds for any features.
-
-    Args:
-        rows: in float32.
-        mean: what is taken from rows and queries; their own by default. Banks that have one mean
-            in common can be asked with the same rounded queries.
     """
 
-    def __init__(self, rows: Float[Tensor, "n c"], mean: Float[Tensor, " c"] | None = None) -> None:
-        self.mean = rows.mean(dim=0) if mean is None else mean
+    def __init__(self, rows: Float[Tensor, "n c"]) -> None:
+        # Of these rows: with one mean for many banks twice as many rows pass for the nearest.
+        self.mean = rows.mean(dim=0)
         width = rows.shape[1] + 2 * PIECES
         self._rows = torch.empty(len(rows), width, dtype=torch.bfloat16, device=rows.device)
         self._length, self._lost = rows.new_empty(2, len(rows))

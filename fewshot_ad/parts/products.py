@@ -47,14 +47,6 @@ class Queries:
     def __init__(self, rows: Float[Tensor, "q c"]) -> None:
         first, self.answer = distinct(rows)
         self.rows = rows if len(first) == len(rows) else rows[first]
-        self._coarse: dict[tuple[int, int], tuple[Tensor, CoarseQueries]] = {}
-
-    def coarse(self, here: slice, mean: Float[Tensor, " c"]) -> CoarseQueries:
-        """Some of the rows in bfloat16, the same again for banks that have one mean in common."""
-        name = here.start, id(mean)
-        if name not in self._coarse:
-            self._coarse[name] = mean, CoarseQueries.of(self.rows[here], mean)  # it must not die
-        return self._coarse[name][1]
 
 
 class ProductIndex:
@@ -64,7 +56,6 @@ class ProductIndex:
         bank: rows in float32, contiguous, at least one.
         blocks: see :class:`Blocks`.
         coarse: propose in bfloat16; by default where that is quicker.
-        mean: see :class:`CoarseRows`.
 
     Raises:
         FewShotError: a row holds NaN or infinite values.
@@ -75,7 +66,6 @@ class ProductIndex:
         bank: Float[Tensor, "n c"],
         blocks: Blocks | None = None,
         coarse: bool | None = None,
-        mean: Float[Tensor, " c"] | None = None,
     ) -> None:
         first, self._which = distinct(bank)
         self._rows = bank if len(first) == len(bank) else bank[first]
@@ -83,12 +73,7 @@ class ProductIndex:
         self._squared = self._rows.square().sum(dim=1)
         check_finite(self._squared)
         wants_coarse = is_coarse_quick(bank) if coarse is None else coarse
-        self._coarse = CoarseRows(self._rows, mean) if wants_coarse else None
-
-    @property
-    def mean(self) -> Float[Tensor, " c"] | None:
-        """What is taken from rows and queries before they are rounded; None if nothing is."""
-        return None if self._coarse is None else self._coarse.mean
+        self._coarse = CoarseRows(self._rows) if wants_coarse else None
 
     @property
     def nbytes(self) -> int:
@@ -110,23 +95,22 @@ class ProductIndex:
         """
         asked = queries if isinstance(queries, Queries) else Queries(queries)
         size = self._blocks.queries
-        blocks = [slice(start, start + size) for start in range(0, max(1, len(asked.rows)), size)]
-        found = [self._search_block(asked, block, min(k, len(self._rows))) for block in blocks]
+        k_here = min(k, len(self._rows))
+        found = [self._search_block(block, k_here) for block in asked.rows.split(size)]
         distance, row = (torch.cat(parts) for parts in zip(*found, strict=True))
         check_finite(distance)
         if len(self._rows) < len(self._which):
             distance, row = with_copies(distance, row, self._which, k)
         return distance[asked.answer], row[asked.answer]
 
-    def _search_block(self, queries: Queries, block: slice, k: int) -> tuple[Tensor, Tensor]:
-        rows = queries.rows[block]
-        distance = rows.new_full((len(rows), k), torch.inf)
-        row = torch.zeros(len(rows), k, dtype=torch.int64, device=rows.device)
-        coarse = None if self._coarse is None else queries.coarse(block, self._coarse.mean)
+    def _search_block(self, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        distance = queries.new_full((len(queries), k), torch.inf)
+        row = torch.zeros(len(queries), k, dtype=torch.int64, device=queries.device)
+        coarse = None if self._coarse is None else CoarseQueries.of(queries, self._coarse.mean)
         for start in range(0, len(self._rows), self._blocks.rows):
             here = slice(start, start + self._blocks.rows)
-            asked, found = self._propose(rows, coarse, here, distance)
-            exact = paired_distances(rows, self._rows[here], asked, found, self._blocks.pairs)
+            asked, found = self._propose(queries, coarse, here, distance)
+            exact = paired_distances(queries, self._rows[here], asked, found, self._blocks.pairs)
             _keep_nearest(distance, row, asked, exact, found + start)
         return distance, row
 

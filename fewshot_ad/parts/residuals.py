@@ -121,7 +121,6 @@ class NestedMatcher:
         self._pairs = Recent[Match](byte_limit, lambda found: found[0].nbytes + found[1].nbytes)
         self._indices = Recent[ProductIndex](index_limit, lambda index: index.nbytes)
         self._digested: dict[int, _Digested] = {}
-        self._means: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def __call__(
@@ -193,16 +192,8 @@ class NestedMatcher:
         index = self._indices.find(bank)
         if index is None:
             rows = torch.cat([_image_rows(maps) for maps, _ in supports])
-            index = self._indices.keep(bank, self._made_ready(rows, metric))
+            index = self._indices.keep(bank, _index(rows, metric))
         return _search(queries, index, metric)
-
-    def _made_ready(self, rows: Float[Tensor, "n c"], metric: Metric) -> ProductIndex:
-        """With the mean of the first bank of its kind, so that queries are rounded once for all."""
-        kind = f"{metric} {rows.device} {rows.shape[1]}"
-        index = _index(rows, metric, self._means.get(kind))
-        if index.mean is not None:
-            self._means.setdefault(kind, index.mean)
-        return index
 
     def _digests(self, maps: Float[Tensor, "n c h w"]) -> list[bytes]:
         """Of every image; known while the tensor lives and nobody has changed it."""
@@ -224,8 +215,8 @@ class _Digested:
     digests: list[bytes]
 
 
-def _index(bank: Tensor, metric: Metric, mean: Tensor | None = None) -> ProductIndex:
-    return ProductIndex(_prepare(bank, metric), BLOCKS, mean=mean)
+def _index(bank: Tensor, metric: Metric) -> ProductIndex:
+    return ProductIndex(_prepare(bank, metric), BLOCKS)
 
 
 def _search(queries: Tensor | Queries, index: ProductIndex, metric: Metric) -> Match:

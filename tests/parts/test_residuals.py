@@ -230,9 +230,9 @@ def test_nested_matcher_does_not_hand_out_its_memory() -> None:
 def test_nested_matcher_makes_a_support_image_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
 
-    def counted(bank: Tensor, blocks: Blocks | None, mean: Tensor | None) -> ProductIndex:
+    def counted(bank: Tensor, blocks: Blocks | None) -> ProductIndex:
         made.append(len(bank))
-        return ProductIndex(bank, blocks, mean=mean)
+        return ProductIndex(bank, blocks)
 
     monkeypatch.setattr(residuals, "ProductIndex", counted)
     support, matcher = torch.rand(3, 2, 3, 3), NestedMatcher()

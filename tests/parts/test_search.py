@@ -132,18 +132,14 @@ def test_bfloat16_lets_a_handful_of_rows_through(
     assert rows.propose(rounded, slice(None), unknown) is None
 
 
-@pytest.mark.parametrize("far", [0.0, 1.0, 1000.0])
-def test_another_mean_changes_no_answer(generator: torch.Generator, far: float) -> None:
-    bank, queries = (torch.rand(n, 128, generator=generator) for n in (900, 300))
-    expected = ProductIndex(bank, coarse=False).search(queries, 3)
-    mean, ready = torch.full((128,), far), Queries(queries)
-    for _ in range(2):  # the second bank is asked with what was rounded for the first
-        found = ProductIndex(bank, coarse=True, mean=mean).search(ready, 3)
-        assert torch.equal(found[0], expected[0])
-        assert torch.equal(found[1], expected[1])
-    assert len(ready._coarse) == 1
-    assert torch.equal(ProductIndex(bank, coarse=True).search(ready, 3)[0], expected[0])
-    assert len(ready._coarse) == 2
+def test_queries_that_are_ready_have_the_answers_of_plain_ones(generator: torch.Generator) -> None:
+    queries = torch.rand(40, 128, generator=generator)[torch.arange(90) % 40]
+    ready = Queries(queries)
+    assert len(ready.rows) == 40
+    for size in (300, 900):
+        index = ProductIndex(torch.rand(size, 128, generator=generator))
+        for found, expected in zip(index.search(ready, 3), index.search(queries, 3), strict=True):
+            assert torch.equal(found, expected)
 
 
 def test_bad_rows_are_refused_in_whatever_block_they_lie() -> None:
