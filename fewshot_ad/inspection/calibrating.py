@@ -75,6 +75,17 @@ def predict_all(method: Method, images: Float[Tensor, "n 3 h w"]) -> Prediction:
     )
 
 
+def joined_calibration(one: Calibration, other: Calibration) -> Calibration:
+    """Both together; the floor, a median, in proportion."""
+    n, m = len(one.scores), len(other.scores)
+    return Calibration(
+        one.source,
+        one.scores + other.scores,
+        one.peaks + other.peaks,
+        (n * one.floor + m * other.floor) / (n + m),
+    )
+
+
 def check_finite(prediction: Prediction, method: Method) -> None:
     """Refuse what is no number, before anything is decided by it.
 

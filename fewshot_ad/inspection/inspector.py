@@ -20,6 +20,7 @@ from fewshot_ad.inspection.calibrating import (
     calibrate,
     calibrate_held_out,
     check_finite,
+    joined_calibration,
 )
 from fewshot_ad.inspection.choosing import choose_method, stacked
 from fewshot_ad.inspection.packing import Contents, pack, unpack
@@ -190,7 +191,7 @@ class Inspector:
             )
         found = calibrate_held_out(self.method, stacked(fresh, self.method))
         is_first = self.calibration.source != "held_out"
-        joined = found if is_first else _joined(self.calibration, found)
+        joined = found if is_first else joined_calibration(self.calibration, found)
         self.rule.threshold(joined.scores, ())  # a tail may need more scores than there are
         self.calibration = joined
         return self
@@ -286,14 +287,3 @@ def warn_of_the_calibration(inspector: Inspector) -> None:
             "it out if it is defective, for it hides such defects and makes the threshold too high",
             stacklevel=3,
         )
-
-
-def _joined(one: Calibration, other: Calibration) -> Calibration:
-    """Both together; the floor, a median, in proportion."""
-    n, m = len(one.scores), len(other.scores)
-    return Calibration(
-        one.source,
-        one.scores + other.scores,
-        one.peaks + other.peaks,
-        (n * one.floor + m * other.floor) / (n + m),
-    )
