@@ -1,4 +1,4 @@
-"""AUROC, AP, F1-max and AUPRO of images and pixels, all from one sort.
+"""AUROC, AP, F1-max and AUPRO of images and pixels, all from one ranking.
 
 Raw scores go in: nothing is clamped, rescaled or thresholded on the way.
 """
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.evaluation.aupro import PreparedTruth, aupro
+from fewshot_ad.evaluation.counting import rank_by_counting
 from fewshot_ad.evaluation.curves import Curve, image_curves, pixel_curves
 from fewshot_ad.evaluation.ranking import Ranking, rank
 
@@ -59,7 +60,7 @@ def image_metrics(scores: Float[np.ndarray, " n"], is_anomalous: Bool[np.ndarray
     reason = why_empty(len(scores), n_anomalous, "image")
     if reason:
         return Metrics(reasons=dict.fromkeys(IMAGE_METRICS, reason))
-    ranking = rank(np.sort(scores), scores[is_anomalous], np.zeros(n_anomalous))
+    ranking = rank(scores, np.flatnonzero(is_anomalous), np.zeros(n_anomalous))
     return Metrics(
         i_auroc=ranking.auroc(),
         i_ap=ranking.average_precision(),
@@ -83,12 +84,15 @@ def pixel_metrics(maps: Maps, truth: PreparedTruth, *, fpr_limit: float = 0.3) -
     reason = why_no_pixels(truth.n_missing, truth.n_pixels, len(truth.positives))
     if reason:
         return Metrics(reasons=dict.fromkeys(PIXEL_METRICS, reason))
-    scores = np.concatenate([one.ravel() for one in maps])
-    positives = scores[truth.positives]
-    scores.sort()
-    if not np.isfinite(scores[[0, -1]]).all():  # sorting moves infinities and NaN to the ends
-        check_finite(maps, "anomaly maps")
-    return pixel_values(rank(scores, positives, truth.region_share), truth.n_regions, fpr_limit)
+    check_finite(maps, "anomaly maps")
+    ranking = rank_by_counting(_end_to_end(maps), truth.positives, truth.region_share)
+    return pixel_values(ranking, truth.n_regions, fpr_limit)
+
+
+def _end_to_end(maps: Maps) -> Float[np.ndarray, " n"]:
+    if isinstance(maps, np.ndarray):
+        return maps.reshape(-1)
+    return np.concatenate([one.ravel() for one in maps])
 
 
 def pixel_values(ranking: Ranking, n_regions: int, fpr_limit: float) -> Metrics:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,9 +78,63 @@ class Ranking:
         return np.append(precision, precision[-1])[np.searchsorted(found, recalls * found[-1])]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Steps:
+    """The distinct scores of the positives, lowest first.
+
+    Attributes:
+        scores: each of them.
+        positives: how many positives have it.
+        region_shares: the sum of their region shares.
+    """
+
+    scores: Float[np.ndarray, " k"]
+    positives: Int[np.ndarray, " k"]
+    region_shares: Float[np.ndarray, " k"]
+
+    @classmethod
+    def of(
+        cls, positives: Float[np.ndarray, " p"], region_share: Float[np.ndarray, " p"]
+    ) -> "Steps":
+        """From the score of every positive and its share in its region."""
+        order = np.argsort(positives)
+        ordered = positives[order]
+        first = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+        return cls(
+            ordered[first],
+            np.diff(first, append=len(ordered)),
+            np.add.reduceat(region_share[order], first),
+        )
+
+    def among(
+        self,
+        ordered: Float[np.ndarray, " n"],
+        uncounted: Int[np.ndarray, " k"] | int = 0,
+        n_uncounted: int = 0,
+    ) -> Ranking:
+        """How they stand among scores.
+
+        Args:
+            ordered: scores, the positives included, ascending.
+            uncounted: negatives below each step that are not among these.
+            n_uncounted: such negatives altogether; none has the score of a step.
+        """
+        below = np.searchsorted(ordered, self.scores, side="left")  # ascending: kind to the cache
+        up_to = np.searchsorted(ordered, self.scores, side="right")
+        positives_above = self.positives.sum() - np.cumsum(self.positives)
+        above = len(ordered) - up_to - positives_above + n_uncounted - uncounted
+        return Ranking(
+            positives=self.positives[::-1].astype(np.float64),
+            region_shares=self.region_shares[::-1],
+            negatives=(up_to - below - self.positives)[::-1].astype(np.float64),
+            above=above[::-1].astype(np.float64),
+            n_negatives=len(ordered) - int(self.positives.sum()) + n_uncounted,
+        )
+
+
 def rank(
-    ordered: Float[np.ndarray, " n"],
-    positives: Float[np.ndarray, " p"],
+    scores: Float[np.ndarray, " n"],
+    where: Int[np.ndarray, " p"],
     region_share: Float[np.ndarray, " p"],
 ) -> Ranking:
     """Rank the positives among all scores.
@@ -89,22 +143,8 @@ def rank(
     and only the few positives, which carry shares, are ordered by index.
 
     Args:
-        ordered: every score, positives included, ascending.
-        positives: the scores of the positives, of the same dtype.
+        scores: all of them, finite, in any order.
+        where: the places of the positives among them, at least one.
         region_share: the share of each positive in its region.
     """
-    order = np.argsort(positives)
-    positives = positives[order]
-    first = np.flatnonzero(np.append(True, positives[1:] != positives[:-1]))
-    distinct = positives[first]
-    tied = np.diff(first, append=len(positives))
-    below = np.searchsorted(ordered, distinct, side="left")  # ascending: kind to the cache
-    up_to = np.searchsorted(ordered, distinct, side="right")
-    positives_above = len(positives) - np.cumsum(tied)
-    return Ranking(
-        positives=tied[::-1].astype(np.float64),
-        region_shares=np.add.reduceat(region_share[order], first)[::-1],
-        negatives=(up_to - below - tied)[::-1].astype(np.float64),
-        above=(len(ordered) - up_to - positives_above)[::-1].astype(np.float64),
-        n_negatives=len(ordered) - len(positives),
-    )
+    return Steps.of(scores[where], region_share).among(np.sort(scores))
