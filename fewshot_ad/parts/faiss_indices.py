@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from fewshot_ad.parts.products import ProductIndex, check_finite, paired_distances
+from fewshot_ad.parts.pairs import paired_distances
+from fewshot_ad.parts.products import ProductIndex, check_finite
 
 Kind = Literal["faiss_flat", "faiss_hnsw", "faiss_ivf_pq"]
 

@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewshot_ad.parts.coarse_rows import CoarseRows, is_coarse_quick
-from fewshot_ad.parts.products import Blocks, check_finite, paired_distances
+from fewshot_ad.parts.pairs import paired_distances
+from fewshot_ad.parts.products import Blocks, check_finite
 from fewshot_ad.parts.proposals import Pairs, at_most, product_rounding
 from fewshot_ad.parts.repeated_rows import distinct
 
@@ -61,9 +62,7 @@ class MutualRows:
             _parts(self._spans[other], self._blocks.rows),
         ):
             pairs = self._propose(here, there)
-            exact = paired_distances(
-                self._rows[here], self._rows[there], *pairs, self._blocks.pairs
-            )
+            exact = paired_distances(self._rows[here], self._rows[there], *pairs)
             for side, place, start, block in zip(found, pairs, starts, (here, there), strict=True):
                 side.scatter_reduce_(0, place + (block.start - start), exact, "amin")
         return found[0][self._which[one]], found[1][self._which[other]]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.coarse_rows import CoarseQueries, CoarseRows, is_coarse_quick
+from fewshot_ad.parts.pairs import paired_distances
 from fewshot_ad.parts.proposals import WIDE, Pairs, at_most, kth_smallest, product_rounding
 from fewshot_ad.parts.repeated_rows import distinct, place_in_group, with_copies
 
@@ -24,12 +25,10 @@ class Blocks:
 
     Attributes:
         queries, rows: of one matrix product, so that its result stays in the processor's cache.
-        pairs: differences that are held at once, in values; few enough to stay in the cache.
     """
 
     queries: int = 1024
     rows: int = 4096
-    pairs: int = 2**17
 
     @staticmethod
     def suited_to(channels: int) -> "Blocks":
@@ -110,7 +109,7 @@ class ProductIndex:
         for start in range(0, len(self._rows), self._blocks.rows):
             here = slice(start, start + self._blocks.rows)
             asked, found = self._propose(queries, coarse, here, distance)
-            exact = paired_distances(queries, self._rows[here], asked, found, self._blocks.pairs)
+            exact = paired_distances(queries, self._rows[here], asked, found)
             _keep_nearest(distance, row, asked, exact, found + start)
         return distance, row
 
@@ -145,31 +144,6 @@ def check_finite(values: Float[Tensor, "*shape"]) -> None:
         raise FewShotError(
             "Features hold NaN or infinite values: check the images and the backbone's weights"
         )
-
-
-def paired_distances(
-    queries: Float[Tensor, "q c"],
-    rows: Float[Tensor, "n c"],
-    asked: Int[Tensor, " p"],
-    found: Int[Tensor, " p"],
-    limit: int = Blocks.pairs,
-) -> Float[Tensor, " p"]:
-    """Distances of pairs (query, row), from their differences, at most ``limit`` of these at once.
-
-    Whoever asks for the distance of a pair gets the same bits.
-    """
-    # Near-constant images propose millions of pairs: never hold all their differences at once.
-    size = min(len(asked), max(1, limit // queries.shape[1]))
-    asking, answering = queries.new_empty(2, size, queries.shape[1])  # written over and over
-    distance = queries.new_empty(len(asked))
-    for start in range(0, len(asked), max(1, size)):
-        here = slice(start, start + size)
-        n = len(asked[here])
-        torch.index_select(queries, 0, asked[here], out=asking[:n])
-        torch.index_select(rows, 0, found[here], out=answering[:n])
-        squares = asking[:n].sub_(answering[:n]).square_()
-        torch.sum(squares, dim=1, out=distance[here])
-    return distance.sqrt_()
 
 
 def _keep_nearest(

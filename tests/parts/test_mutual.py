@@ -2,11 +2,12 @@ from typing import Any
 
 import pytest
 import torch
+from every_pair import every_distance
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
-from fewshot_ad.parts import products
 from fewshot_ad.parts.mutual import MutualRows
+from fewshot_ad.parts.pairs import paired_distances
 from fewshot_ad.parts.products import Blocks
 
 WIDTH = 100
@@ -33,7 +34,7 @@ def images_of(generator: torch.Generator) -> dict[str, list[Tensor]]:
     }
 
 
-@pytest.mark.parametrize("blocks", [None, Blocks(queries=16, rows=24, pairs=640)])
+@pytest.mark.parametrize("blocks", [None, Blocks(queries=16, rows=24)])
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("name", [*images_of(torch.Generator())])
 def test_either_image_finds_the_nearest_of_the_other(
@@ -42,9 +43,7 @@ def test_either_image_finds_the_nearest_of_the_other(
     images = images_of(generator)[name]
     ready = MutualRows(images, blocks, coarse)
     for one, other in ((0, 1), (1, 2), (2, 0), (1, 1)):
-        every = torch.stack(
-            [(row - images[other]).square().sum(dim=1).sqrt() for row in images[one]]
-        )
+        every = every_distance(images[one], images[other])
         here, there = ready.nearest(one, other)
         assert torch.equal(here, every.amin(dim=1))
         assert torch.equal(there, every.amin(dim=0))
@@ -55,11 +54,10 @@ def test_bfloat16_lets_a_handful_of_rows_through(
 ) -> None:
     images = images_of(generator)["rectified"]
     seen: list[int] = []
-    paired = products.paired_distances
 
     def counted(queries: Tensor, rows: Tensor, *pairs: Any) -> Tensor:
         seen.append(len(pairs[0]))
-        return paired(queries, rows, *pairs)
+        return paired_distances(queries, rows, *pairs)
 
     monkeypatch.setattr("fewshot_ad.parts.mutual.paired_distances", counted)
     MutualRows(images, coarse=True).nearest(0, 1)

@@ -24,7 +24,7 @@ def generator() -> torch.Generator:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residuals, "BLOCKS", Blocks(queries=7, rows=11, pairs=64))
+    monkeypatch.setattr(residuals, "BLOCKS", Blocks(queries=7, rows=11))
 
 
 def nearest_by_loop(query: Tensor, bank: Tensor, metric: str) -> tuple[float, int]:

@@ -3,6 +3,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from every_pair import every_distance
 from torch import Tensor
 
 from fewshot_ad.api import FewShotError
@@ -41,7 +42,7 @@ def test_blocks_company_and_precision_change_no_bit(
 ) -> None:
     queries, bank = (torch.randn(n, 7, generator=generator) for n in (30, 40))
     whole = nearest(queries, bank, k)
-    index = ProductIndex(bank, Blocks(queries=7, rows=11, pairs=64), coarse)
+    index = ProductIndex(bank, Blocks(queries=7, rows=11), coarse)
     parts = index.search(queries, k)
     alone = [index.search(query[None], k) for query in queries]
     for ours, in_parts, single in zip(whole, parts, zip(*alone, strict=True), strict=True):
@@ -109,8 +110,7 @@ def test_bfloat16_proposes_and_float32_decides(
 ) -> None:
     queries, bank = (rows.contiguous() for rows in spread(generator)[name])
     k = min(k, len(bank))
-    every = torch.stack([(query - bank).square().sum(dim=1).sqrt() for query in queries])
-    expected = every.sort(dim=1, stable=True)
+    expected = every_distance(queries, bank).sort(dim=1, stable=True)
     for coarse in (False, True):
         distances, rows = ProductIndex(bank, Blocks(rows=128), coarse).search(queries, k)
         assert torch.equal(distances, expected.values[:, :k])
@@ -201,7 +201,7 @@ def test_approximate_engines_find_most_with_exact_distances(
     bank = centres + 0.2 * torch.randn(centres.shape, generator=generator)
     queries = bank[::97] + 0.05
     distances, rows = nearest(queries, bank, 2, engine)
-    assert torch.equal(distances, (queries[:, None] - bank[rows]).square().sum(dim=2).sqrt())
+    assert torch.equal(distances, every_distance(queries, bank).gather(1, rows))
     assert (distances[:, 0] <= distances[:, 1]).all()
     assert (rows[:, 0] == nearest(queries, bank)[1][:, 0]).float().mean() >= share
 
