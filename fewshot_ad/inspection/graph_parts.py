@@ -7,14 +7,12 @@ a graph has no such loop, and may be a rounding error away.
 from copy import deepcopy
 from typing import TypeVar
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewshot_ad.parts.embedding import Embedding, average_neighbourhood
 from fewshot_ad.parts.least_squares import SIDE, LeastSquaresConstraintor
-from fewshot_ad.parts.maps import blur_weights
 from fewshot_ad.parts.residuals import Metric
 
 PROPOSED = 2  # rows that a product may have in the wrong order
@@ -145,32 +143,6 @@ class Chosen(nn.Module):
     def forward(self, maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         """These channels."""
         return maps[:, self.kept]
-
-
-class Blur(nn.Module):
-    """``parts.maps.gaussian_blur`` as two convolutions: a tenth of the nodes of a sum of slices.
-
-    Args:
-        sigma: of the Gaussian, in pixels.
-        side: of the maps.
-    """
-
-    kernel: Tensor
-    place: Tensor
-
-    def __init__(self, sigma: float, side: int) -> None:
-        super().__init__()
-        weights = blur_weights(sigma)
-        radius = len(weights) - 1
-        place = torch.arange(-radius, side + radius) % (2 * side)
-        self.register_buffer("kernel", torch.tensor([*weights[:0:-1], *weights]))
-        self.register_buffer("place", torch.minimum(place, 2 * side - 1 - place))  # mirrored
-
-    def forward(self, maps: Float[Tensor, "b h w"]) -> Float[Tensor, "b h w"]:
-        """Blurred maps."""
-        mirrored = maps[:, self.place][:, :, self.place][:, None]
-        down = functional.conv2d(mirrored, self.kernel.view(1, 1, -1, 1))
-        return functional.conv2d(down, self.kernel.view(1, 1, 1, -1))[:, 0]
 
 
 class Filter(nn.Module):

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from fewshot_ad.api import FewShotError, Method
 from fewshot_ad.inspection.graph_heads import head_of
-from fewshot_ad.inspection.graph_parts import Blur, copied
+from fewshot_ad.inspection.graph_parts import copied
 from fewshot_ad.parts.map_methods import FeatureMethod
-from fewshot_ad.parts.maps import fuse
+from fewshot_ad.parts.maps import finish
 from fewshot_ad.parts.precision import split_precision
 from fewshot_ad.parts.residual_learning import ResidualLearner
 
@@ -37,7 +37,7 @@ class PredictPath(nn.Module):
         backbone, frame = method.features.backbone, method.preprocess
         self.network, self.chosen = copied(backbone.network), backbone.maps
         self.head, self.side = head, frame.size
-        self.blur = Blur(method.blur, frame.size)
+        self.blur = method.blur
         self.fusion = method.fusion if isinstance(method, FeatureMethod) else "mean"
         self.register_buffer("mean", torch.tensor(frame.mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(frame.std).view(1, 3, 1, 1))
@@ -48,8 +48,7 @@ class PredictPath(nn.Module):
         """All of ``predict``."""
         maps = self.network((images - self.mean) / self.std)
         judged = self.head([maps[index] for index in self.chosen])
-        fused = fuse(judged, (self.side, self.side), self.fusion)
-        anomaly_map = self.blur(fused)
+        anomaly_map = finish(judged, (self.side, self.side), self.blur, self.fusion)
         return anomaly_map.flatten(1).amax(dim=1), anomaly_map
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fewshot_ad.api import FewShotError
 from fewshot_ad.parts.cosines import Levels, cosine_distances
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score
+from fewshot_ad.parts.maps import finish, image_score
 from fewshot_ad.parts.patches import pool_levels
 from fewshot_ad.parts.token_blocks import Grid, Tokens, to_maps, to_tokens
 
@@ -105,7 +105,7 @@ def top_share_score(
         blur: of the finished map, in pixels.
         share: of the pixels that are taken; one at least.
     """
-    finished = gaussian_blur(fuse(maps, size), blur)
+    finished = finish(maps, size, blur)
     return image_score(finished, max(1, round(share * size[0] * size[1])))[0]
 
 

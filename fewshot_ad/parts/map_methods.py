@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fewshot_ad.api import Method, NotFittedError, Prediction
 from fewshot_ad.parts.feature_cache import FeatureCache, load_features
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
+from fewshot_ad.parts.maps import finish, image_score, no_prediction
 
 
 class Judgement(NamedTuple):
@@ -73,7 +73,7 @@ class MapMethod(Method):
     ) -> tuple[Float[Tensor, " 1"], Float[Tensor, "1 h w"]]:
         maps, score = self.judge(image)
         size = image.shape[-2], image.shape[-1]
-        anomaly_map = gaussian_blur(fuse(maps, size, self.fusion), self.blur)
+        anomaly_map = finish(maps, size, self.blur, self.fusion)
         return image_score(anomaly_map) if score is None else score.view(1), anomaly_map
 
 

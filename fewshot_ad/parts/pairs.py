@@ -4,6 +4,8 @@ Searches propose pairs by whatever rounds and is quick; these distances decide. 
 two rows alone: whoever asks for a pair, in whatever company, gets the same bits.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -27,10 +29,11 @@ def _by_faiss(queries: Tensor, rows: Tensor, asked: Tensor, found: Tensor) -> Te
     """FAISS reads either row where it lies, and holds no difference longer than a register does."""
     import faiss  # here, because it takes a while
 
+    wrapped: Any = faiss  # SWIG makes its functions as it is imported
     distance = queries.new_empty(len(asked))
     places = (queries, asked, rows, found, distance)
-    given = (faiss.swig_ptr(tensor.numpy()) for tensor in places)
-    faiss.pairwise_indexed_L2sqr(queries.shape[1], len(asked), *given)
+    given = (wrapped.swig_ptr(tensor.numpy()) for tensor in places)
+    wrapped.pairwise_indexed_L2sqr(queries.shape[1], len(asked), *given)
     return distance.sqrt_()
 
 

@@ -34,7 +34,7 @@ from fewshot_ad.parts.embedding import Embedding
 from fewshot_ad.parts.known_residuals import known_residuals
 from fewshot_ad.parts.level_models import LevelModel, LevelModels
 from fewshot_ad.parts.map_methods import BackboneMethod
-from fewshot_ad.parts.maps import fuse, gaussian_blur, image_score, no_prediction
+from fewshot_ad.parts.maps import finish, image_score, no_prediction
 from fewshot_ad.parts.meta_training import Course
 from fewshot_ad.parts.official import load_weights
 from fewshot_ad.parts.parameters import (
@@ -236,7 +236,7 @@ class ResidualLearner(BackboneMethod, MetaTrained):
         return models.scores(self._stage.subtract(self._stage.embed(image), support))
 
     def _map(self, levels: list[Tensor], size: tuple[int, int]) -> Float[Tensor, "b h w"]:
-        return gaussian_blur(fuse(levels, size), self.blur)
+        return finish(levels, size, self.blur)
 
     def _build(self) -> LevelModels:
         stage = self._stage

@@ -4,6 +4,7 @@ import torch
 from scipy import ndimage
 
 from fewshot_ad.parts.maps import (
+    finish,
     fuse,
     gaussian_blur,
     image_score,
@@ -60,6 +61,24 @@ def test_fuse_levels() -> None:
     levels = [torch.full((1, 2, 2), 1.0), torch.full((1, 4, 3), 4.0)]
     assert fuse(levels, (8, 8), "sum").unique().tolist() == [5]
     assert fuse(levels, (8, 8)).unique().tolist() == [2.5]
+
+
+@pytest.mark.parametrize("how", ["mean", "sum"])
+@pytest.mark.parametrize("sigma", [0.0, 0.1, 1.5, 4.0])
+@pytest.mark.parametrize("size", [(32, 32), (40, 31), (7, 9)])
+def test_finishing_is_fusion_and_blur(size: tuple[int, int], sigma: float, how: str) -> None:
+    levels = [torch.rand(3, *cells) for cells in ((7, 9), (4, 4), (1, 1), (40, 31), (32, 32))]
+    expected = gaussian_blur(fuse([maps.double() for maps in levels], size, how), sigma)
+    torch.testing.assert_close(
+        finish(levels, size, sigma, how).double(), expected, rtol=1e-5, atol=1e-6
+    )
+
+
+def test_an_image_is_finished_alone_as_in_a_batch() -> None:
+    maps = torch.rand(5, 16, 16)
+    together = finish([maps], (64, 64), 4.0)
+    for number in range(5):
+        assert torch.equal(finish([maps[number : number + 1]], (64, 64), 4.0)[0], together[number])
 
 
 def test_unlikelihood_is_what_is_missing_to_the_peak() -> None:
