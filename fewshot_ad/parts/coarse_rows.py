@@ -14,7 +14,7 @@ PIECES = 3  # of 8 bits each: a value in float32
 BF16_FEATURES = ("avx512_bf16", "amx_bf16")  # of a processor: products several times as quick
 CROWDED = 64  # proposals per query above which a float32 product is the cheaper one
 SCALES = (1e-12, 1e12)  # lengths of rows between which nothing in bfloat16 vanishes or overflows
-ROUNDED_AT_ONCE = 4096  # rows
+ROUNDED_AT_ONCE = 2**18  # values, which stay in the cache while they are looked at again
 
 
 class CoarseQueries(NamedTuple):
@@ -27,9 +27,9 @@ class CoarseQueries(NamedTuple):
     @classmethod
     def of(cls, rows: Float[Tensor, "q c"], mean: Float[Tensor, " c"]) -> "CoarseQueries":
         """Rows less the mean of a bank."""
-        rounded, length, lost = _rounded(rows - mean)
-        ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rounded.device)
-        left = torch.cat([-rounded, _pieces(length.square() / 2), ones], dim=1)
+        left, length, lost = _rounded(rows, mean)
+        left[:, : rows.shape[1]].neg_()
+        left[:, -2 * PIECES : -PIECES] = _pieces(length.square() / 2)
         return cls(left, length, lost)
 
 
@@ -46,15 +46,8 @@ class CoarseRows:
     def __init__(self, rows: Float[Tensor, "n c"]) -> None:
         # Of these rows: with one mean for many banks twice as many rows pass for the nearest.
         self.mean = rows.mean(dim=0)
-        width = rows.shape[1] + 2 * PIECES
-        self._rows = torch.empty(len(rows), width, dtype=torch.bfloat16, device=rows.device)
-        self._length, self._lost = rows.new_empty(2, len(rows))
-        for start in range(0, len(rows), ROUNDED_AT_ONCE):
-            here = slice(start, start + ROUNDED_AT_ONCE)
-            rounded, length, lost = _rounded(rows[here] - self.mean)
-            ones = torch.ones(len(rounded), PIECES, dtype=torch.bfloat16, device=rows.device)
-            self._rows[here] = torch.cat([rounded, ones, _pieces(length.square() / 2)], dim=1)
-            self._length[here], self._lost[here] = length, lost
+        self._rows, self._length, self._lost = _rounded(rows, self.mean)
+        self._rows[:, -PIECES:] = _pieces(self._length.square() / 2)
         self._share_lost = (self._lost / self._length.clamp_min(SCALES[0])).max()
         self._is_sane = bool(SCALES[0] < self._length.max() < SCALES[1])
 
@@ -125,12 +118,24 @@ def _has_bf16_products() -> bool:
 
 
 def _rounded(
-    rows: Float[Tensor, "n c"],
-) -> tuple[Tensor, Float[Tensor, " n"], Float[Tensor, " n"]]:
-    """The rows in bfloat16, their lengths, and the lengths of what rounding loses of them."""
-    rounded = rows.bfloat16()
-    lost = torch.linalg.vector_norm(rows - rounded.float(), dim=1)
-    return rounded, torch.linalg.vector_norm(rows, dim=1), lost
+    rows: Float[Tensor, "n c"], mean: Float[Tensor, " c"]
+) -> tuple[BFloat16[Tensor, "n d"], Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The rows less a mean in bfloat16, their lengths, and the lengths of what rounding loses.
+
+    Ones follow in every row, where the pieces of either side have their places.
+    """
+    count, channels = rows.shape
+    rounded = rows.new_ones(count, channels + 2 * PIECES, dtype=torch.bfloat16)
+    length, lost = rows.new_empty(2, count)
+    at_once = max(1, ROUNDED_AT_ONCE // channels)
+    for start in range(0, count, at_once):
+        here = slice(start, start + at_once)
+        centred = rows[here] - mean
+        rounded[here, :channels] = centred
+        torch.linalg.vector_norm(centred, dim=1, out=length[here])
+        centred -= rounded[here, :channels]
+        torch.linalg.vector_norm(centred, dim=1, out=lost[here])
+    return rounded, length, lost
 
 
 def _pieces(values: Float[Tensor, " n"]) -> BFloat16[Tensor, "n p"]:

@@ -17,11 +17,12 @@ def extract_patches(
     """Patches of images: features, averaged over a square of that side, joined over levels.
 
     One image at a time, so that an image has the same bits alone and in a batch. Those of a single
-    image are remembered: not to be changed.
+    image are remembered: not to be changed. A patch lies in one piece, as searches want it.
     """
 
     def join(levels: Levels) -> Float[Tensor, "1 d h2 w2"]:
-        return join_levels([average_neighbourhood(maps, neighbourhood) for maps in levels])
+        joined = join_levels([average_neighbourhood(maps, neighbourhood) for maps in levels])
+        return joined.contiguous(memory_format=torch.channels_last)
 
     patches = [features.made(image[None], f"patches {neighbourhood}", join) for image in images]
     return patches[0] if len(patches) == 1 else torch.cat(patches)
