@@ -21,6 +21,7 @@ from fewshot_ad.studies.engines import Engine
 from fewshot_ad.studies.estimate import estimate, measured
 from fewshot_ad.studies.grid import plan
 from fewshot_ad.studies.local_engine import Processes, ThisProcess
+from fewshot_ad.studies.part import part_of
 from fewshot_ad.studies.store import STORE, Store, load_rows
 from fewshot_ad.studies.study_files import StudyFile, load_study
 
@@ -37,6 +38,14 @@ def study_command(
     data: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="What {data} stands for in the names of datasets."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="AXIS=VALUES",
+            help="A part of the grid: method=, class=, shots= or seed= and values, as "
+            "shots=4,full; again for another axis.",
+        ),
     ] = None,
     weights_dir: options.WeightsDir = None,
     device: options.Device = "auto",
@@ -81,7 +90,7 @@ def study_command(
     screen = Screen(quiet=quiet, as_json=as_json)
     file = load_study(study)
     check_writable(out)
-    jobs = plan(file, _configure(weights_dir, device), data)
+    jobs = part_of(plan(file, _configure(weights_dir, device), data), only or [])
     _check_text(jobs)
     runner = _engine(engine, address, workers)
     screen.say(file.study.title)
