@@ -1,7 +1,7 @@
 """The tables of methods: tracks, published numbers with their source, ours, ours beside others'.
 
     python experiments/methods_table.py --drawn results/drawn --real results/real
-    python experiments/methods_table.py --short results/short --bottle results/bottle
+    python experiments/methods_table.py --baselines results/baselines --easy results/easy
     python experiments/methods_table.py --beside results/beside
 
 takes our numbers from the rows of evaluations and keeps them in ``measured.json``; without options
@@ -12,6 +12,7 @@ stand above the tables.
 import argparse
 import json
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,7 +33,9 @@ BLOCKS = {
     "beside": HERE.parent / "docs" / "baselines.md",
 }
 COLUMNS = ("method", "track", "published: MVTec AD, I / P", "drawn, I / P", "real, I / P")
-TRAINED_COLUMNS = ("method", "track", "4 shots, I / P", "16 shots, I / P", "fit s", "s per image")
+SHOTS = ("1", "4", "16", "full")
+EASY = {shots: f"`washer`, {shots} shots" for shots in ("4", "16")}
+SECONDS = ("fit s", "s per image")
 BOTTLE_COLUMNS = ("method", "track", "4 shots, I / P")
 BESIDE_COLUMNS = ("class", "ours", "I / P", "anomalib's", "I / P", "gap, I", "gap, P")
 BESIDE = {
@@ -54,7 +57,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--drawn", type=Path, help="folder of the rows on drawn classes")
     parser.add_argument("--real", type=Path, help="folder of the rows on real classes")
-    parser.add_argument("--short", type=Path, help="folder of the rows of full_shot_short.yaml")
+    parser.add_argument("--baselines", type=Path, help="folder of full_shot_baselines.yaml")
+    parser.add_argument("--easy", type=Path, help="folder of a part of it, a single class")
     parser.add_argument("--bottle", type=Path, help="folder of the rows of full_shot_bottle.yaml")
     parser.add_argument("--beside", type=Path, help="folder of the rows of beside_anomalib.yaml")
     measured = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
@@ -81,9 +85,26 @@ def by_method(rows: Iterable[ResultRow]) -> dict[str, Values]:
 
 def by_shots(rows: Iterable[ResultRow]) -> dict[str, dict[str, Values]]:
     """The means of every method, for each number of shots."""
+    found: dict[str, list[ResultRow]] = {}
+    for row in rows:
+        found.setdefault("full" if row.full_shot else str(row.shots), []).append(row)
+    return {shots: by_method(some) for shots, some in found.items()}
+
+
+def by_shots_of_all(rows: Iterable[ResultRow]) -> dict[str, dict[str, Values]]:
+    """The same of a whole grid; means of some of the classes could not be compared.
+
+    Raises:
+        SystemExit: a method has not met a class with some number of shots.
+    """
     kept = list(rows)
-    shots = sorted({row.shots for row in kept})
-    return {str(n): by_method(row for row in kept if row.shots == n) for n in shots}
+    cells = {(row.method, row.full_shot or row.shots, row.target_class) for row in kept}
+    axes = [sorted(set(axis), key=str) for axis in zip(*cells, strict=True)]
+    if missing := set(product(*axes)) - cells:
+        raise SystemExit(
+            f"{len(missing)} cells of the grid are missing, as {min(missing, key=str)}"
+        )
+    return by_shots(kept)
 
 
 def by_class(rows: Iterable[ResultRow]) -> dict[str, dict[str, Values]]:
@@ -96,7 +117,8 @@ def by_class(rows: Iterable[ResultRow]) -> dict[str, dict[str, Values]]:
 TAKEN: dict[str, Callable[[Iterable[ResultRow]], dict[str, Any]]] = {
     "drawn": by_method,
     "real": by_method,
-    "short": by_shots,
+    "baselines": by_shots_of_all,
+    "easy": by_shots,
     "bottle": by_method,
     "beside": by_class,
 }
@@ -131,11 +153,14 @@ def table(block: str) -> str:
         columns = COLUMNS
         lines = [_line(name, track, published.get(name, {}), measured) for track, name in cards]
     elif block == "trained":
-        columns, short = TRAINED_COLUMNS, measured.get("short", {})
+        whole, easy = measured.get("baselines", {}), measured.get("easy", {})
+        shots = [each for each in SHOTS if each in whole]
+        means_of = (f"{each} shots" if each.isdigit() else each for each in shots)
+        columns = "method", "track", *means_of, *EASY.values(), *SECONDS
         lines = [
-            _trained_line(name, track, short)
+            _trained_line(name, track, [whole[each] for each in shots], easy)
             for track, name in cards
-            if any(name in found for found in short.values())
+            if any(name in found for found in easy.values())
         ]
     elif block == "bottle":
         columns, bottle = BOTTLE_COLUMNS, measured.get("bottle", {})
@@ -163,9 +188,12 @@ def with_table(text: str, block: str, new: str) -> str:
     return before + begin + new + end + rest.split(end)[1]
 
 
-def _trained_line(name: str, track: str, short: dict[str, dict[str, Values]]) -> list[str]:
-    found = [short.get(shots, {}).get(name, []) for shots in ("4", "16")]
-    seconds = [_short(value) for value in (found[0] or found[1])[2:]]
+def _trained_line(
+    name: str, track: str, whole: list[dict[str, Values]], easy: dict[str, dict[str, Values]]
+) -> list[str]:
+    of_easy = [easy.get(shots, {}).get(name, []) for shots in EASY]
+    seconds = [_short(value) for value in (of_easy[0] or of_easy[1])[2:]]
+    found = [*(each.get(name, []) for each in whole), *of_easy]
     pairs = [_pair(values[:2], 100) for values in found]
     return [f"`{name}`", track.replace("_", "-"), *pairs, *seconds]
 

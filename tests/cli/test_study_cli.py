@@ -163,3 +163,15 @@ def test_a_wrong_study_is_refused_before_anything_runs(
     assert result.exit_code == 2
     assert words in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_a_part_runs_first_and_counts_for_the_whole(cli, study, tmp_path) -> None:
+    out = tmp_path / "out"
+    part = cli("study", study, "--only", "shots=1", "--only", "class=gear", "--out", out)
+    assert part.exit_code == 0
+    assert {(row.target_class, row.shots) for row in load_rows(out)} == {("gear", 1)}
+    whole = cli("study", study, "--out", out)
+    assert "4 of 16 rows" in whole.stdout
+    odd = cli("study", study, "--only", "shots=5", "--out", out)
+    assert odd.exit_code == 2
+    assert "--only shots=5: this study has 1, 2" in odd.stderr
