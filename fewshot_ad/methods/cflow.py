@@ -148,5 +148,4 @@ class _PlacedFlow(nn.Module):
                 f"images give {list(maps.shape[2:])} positions, the support {list(self.grid)}: "
                 "CFLOW needs images of the size of the support"
             )
-        vectors = to_vectors(self.scale(maps))
-        return self.log_likelihood(vectors, torch.arange(len(vectors))).view(1, *self.grid)
+        return log_likelihood(*self.flow.on_grid(self.scale(maps))).view(1, *self.grid)

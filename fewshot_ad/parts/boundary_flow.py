@@ -67,6 +67,8 @@ class BoundaryFlow(nn.Module):
     ) -> Float[Tensor, " n"]:
         """Per channel, of all positions or of some, counted as by ``parts.maps.to_vectors``."""
         scaled = (maps - self.mean) / self.scale
+        if rows is None:
+            return log_likelihood(*self.flow.on_grid(scaled))
         return log_likelihood(*self.flow(*flow_inputs(scaled, self.settings.position_dims, rows)))
 
     def loss(

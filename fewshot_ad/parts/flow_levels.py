@@ -62,7 +62,7 @@ class FlowLevel(LevelModel):
 
     def latents(self, residuals: Float[Tensor, "b c h w"]) -> Latents:
         """Latents of all positions, counted as by ``parts.maps.to_vectors``."""
-        return self.flow(*flow_inputs(self.constrain(residuals), self.method.position_dims))
+        return self.flow.on_grid(self.constrain(residuals))
 
     def draw_rows(self, count: int, generator: torch.Generator) -> Int[Tensor, " k"]:
         """The positions that the flow sees in a step."""

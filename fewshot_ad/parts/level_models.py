@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, cast
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from fewshot_ad.parts.boundary import RunningBoundary
@@ -179,21 +179,20 @@ def lengths(residuals: Float[Tensor, "b c h w"], form: ResidualForm) -> Float[Te
 
 
 def flow_inputs(
-    maps: Float[Tensor, "b c h w"], position_dims: int, rows: Tensor | None = None
+    maps: Float[Tensor, "b c h w"], position_dims: int, rows: Int[Tensor, " n"]
 ) -> tuple[Float[Tensor, "n c"], Float[Tensor, "n d"] | None]:
-    """Vectors of all positions, or of some rows of them, with the codes of where they are.
+    """Vectors of some positions with the codes of where they are.
 
     Args:
         maps: what the flow is to see.
         position_dims: width of the position codes, a multiple of 4; 0 for none.
         rows: which positions, counted as by :func:`fewshot_ad.parts.maps.to_vectors`.
     """
-    chosen = slice(None) if rows is None else rows
-    vectors = to_vectors(maps)[chosen]
+    vectors = to_vectors(maps)[rows]
     if not position_dims:
         return vectors, None
     batch, _, height, width = maps.shape
-    places = position_vectors(position_dims, batch, height, width)[chosen]
+    places = position_vectors(position_dims, batch, height, width)[rows]
     return vectors, places.to(maps.device)
 
 

@@ -51,6 +51,34 @@ def test_forward_has_an_inverse_and_the_right_determinant(channels: int, dims: i
         torch.testing.assert_close(logdet[number], expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("blocks", [0, 1, 3])
+@pytest.mark.parametrize(("channels", "dims"), [(6, 4), (7, 8), (6, 0)])
+def test_on_a_grid_all_positions_have_what_each_has_with_its_code(
+    channels: int, dims: int, blocks: int
+) -> None:
+    flow = stirred(ConditionalFlow(channels, blocks=blocks, condition_dims=dims))
+    maps = torch.randn(2, channels, 3, 5, dtype=torch.float64)
+    codes = position_vectors(dims, 2, 3, 5).double() if dims else None
+    latents, logdet = flow.on_grid(maps)
+    expected = flow(to_vectors(maps), codes)
+    torch.testing.assert_close(latents, expected[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(logdet, expected[1], rtol=0, atol=1e-6)
+
+
+def test_gradients_on_a_grid_are_those_of_the_vectors() -> None:
+    flow = stirred(ConditionalFlow(6, blocks=2, condition_dims=4))
+    maps = torch.randn(1, 6, 3, 4, dtype=torch.float64)
+    found = []
+    for latents, logdet in (
+        flow.on_grid(maps),
+        flow(to_vectors(maps), position_vectors(4, 1, 3, 4).double()),
+    ):
+        flow.zero_grad()
+        log_likelihood(latents, logdet).sum().backward()
+        found.append([weight.grad for weight in flow.parameters() if weight.grad is not None])
+    torch.testing.assert_close(*found, rtol=1e-6, atol=1e-8)
+
+
 def test_same_seed_same_flow_and_global_generators_untouched() -> None:
     numpy_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
     first, again, other = (ConditionalFlow(8, 2, 4, seed=seed) for seed in (1, 1, 2))
