@@ -66,7 +66,7 @@ class ConditionalFlow(nn.Module):
     def on_grid(
         self, maps: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "bhw c"], Float[Tensor, " bhw"]]:
-        """:meth:`forward` of all positions with their codes, up to rounding, in half the time.
+        """What :meth:`forward` finds at all positions with their codes, in about half the time.
 
         One half of a code tells the column and the other the row, so that the first layer of a
         subnet sees them once per column and per row, not once per position.

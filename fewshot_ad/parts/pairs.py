@@ -4,13 +4,15 @@ Searches propose pairs by whatever rounds and is quick; these distances decide. 
 two rows alone: whoever asks for a pair, in whatever company, gets the same bits.
 """
 
+import sys
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-AT_ONCE = 2**24  # differences that an accelerator holds at a time
+AT_ONCE = {"cpu": 2**17}  # differences that are held at a time: these stay in the cache
+ON_ACCELERATORS = 2**24
 
 
 def paired_distances(
@@ -20,7 +22,9 @@ def paired_distances(
     found: Int[Tensor, " p"],
 ) -> Float[Tensor, " p"]:
     """Distances between ``queries[asked]`` and ``rows[found]``; all four are contiguous."""
-    if queries.device.type == "cpu":
+    # Elsewhere its wheels and PyTorch's bring an OpenMP each, which crash together (faiss-wheels,
+    # issue 73): there FAISS is for those who ask for one of its indices.
+    if queries.device.type == "cpu" and sys.platform == "linux":
         return _by_faiss(queries, rows, asked, found)
     return _in_parts(queries, rows, asked, found)
 
@@ -39,7 +43,8 @@ def _by_faiss(queries: Tensor, rows: Tensor, asked: Tensor, found: Tensor) -> Te
 
 def _in_parts(queries: Tensor, rows: Tensor, asked: Tensor, found: Tensor) -> Tensor:
     """Near-constant images propose millions of pairs: never hold all their differences at once."""
-    size = max(1, AT_ONCE // queries.shape[1])
+    at_once = AT_ONCE.get(queries.device.type, ON_ACCELERATORS)
+    size = max(1, at_once // queries.shape[1])
     parts = zip(asked.split(size), found.split(size), strict=True)
     squared = [(queries[here] - rows[there]).square_().sum(dim=1) for here, there in parts]
     return torch.cat(squared).sqrt_()
