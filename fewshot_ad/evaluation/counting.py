@@ -76,7 +76,8 @@ class _Buckets:
         """The number of each score's bucket."""
         if self.count == 1:
             return np.zeros(len(scores), dtype=np.intp)
-        return ((scores - self.lowest) * self.per_unit).astype(np.intp)
+        above = np.subtract(scores, self.lowest, dtype=self.lowest.dtype)
+        return (above * self.per_unit).astype(np.intp)
 
 
 def _in_parts(scores: Float[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, " _"]]:

@@ -31,7 +31,7 @@ from fewshot_ad.evaluation.results import Cell, ResultRow, row_key
 from fewshot_ad.evaluation.streaming import StreamingPixelMetrics
 from fewshot_ad.images import EvalSize
 
-EXACT_PIXELS = 2**28  # sorting more takes several gigabytes
+EXACT_PIXELS = 2**28  # ranking more takes several gigabytes
 
 OnImage = Callable[[Sample, Float[Tensor, ""], Float[Tensor, "h w"]], None]
 

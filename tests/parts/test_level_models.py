@@ -102,7 +102,8 @@ def test_peak_is_the_greatest_of_the_normals_last_measured() -> None:
 
 
 def test_flow_inputs_pair_every_vector_with_its_place(maps: list[Tensor]) -> None:
-    vectors, places = flow_inputs(maps[0], 8)
+    every = torch.arange(maps[0][:, 0].numel())
+    vectors, places = flow_inputs(maps[0], 8, every)
     rows = torch.tensor([5, 0, 77])
     some, their_places = flow_inputs(maps[0], 8, rows)
     assert places is not None
@@ -111,7 +112,7 @@ def test_flow_inputs_pair_every_vector_with_its_place(maps: list[Tensor]) -> Non
     assert torch.equal(their_places, places[rows])
     assert torch.equal(vectors[36 + 6 + 2], maps[0][1, :, 1, 2])
     assert torch.equal(places[36 + 6 + 2], places[6 + 2])
-    assert flow_inputs(maps[0], 0)[1] is None
+    assert flow_inputs(maps[0], 0, every)[1] is None
 
 
 def test_progress_holds_what_a_step_changes(maps: list[Tensor]) -> None:
