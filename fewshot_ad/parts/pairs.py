@@ -36,7 +36,7 @@ def _by_faiss(queries: Tensor, rows: Tensor, asked: Tensor, found: Tensor) -> Te
     wrapped: Any = faiss  # SWIG makes its functions as it is imported
     distance = queries.new_empty(len(asked))
     places = (queries, asked, rows, found, distance)
-    given = (wrapped.swig_ptr(tensor.numpy()) for tensor in places)
+    given = (wrapped.swig_ptr(tensor.detach().numpy()) for tensor in places)
     wrapped.pairwise_indexed_L2sqr(queries.shape[1], len(asked), *given)
     return distance.sqrt_()
 
