@@ -155,8 +155,8 @@ def table(block: str) -> str:
     elif block == "trained":
         whole, easy = measured.get("baselines", {}), measured.get("easy", {})
         shots = [each for each in SHOTS if each in whole]
-        means_of = (f"{each} shots" if each.isdigit() else each for each in shots)
-        columns = "method", "track", *means_of, *EASY.values(), *SECONDS
+        heads = (f"{each} shots, I / P" if each.isdigit() else f"{each}, I / P" for each in shots)
+        columns = "method", "track", *heads, *EASY.values(), *SECONDS
         lines = [
             _trained_line(name, track, [whole[each] for each in shots], easy)
             for track, name in cards
